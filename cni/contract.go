@@ -1,0 +1,135 @@
+package cni
+
+import (
+	"net/netip"
+)
+
+// DefaultSocket is where the agent listens when a network configuration
+// names no ipam_unix_socket_path.
+const DefaultSocket = "/var/run/spidernet/spiderpool.sock"
+
+// The paths of the agent's HTTP interface on its unix socket. Each speaks
+// JSON; a failure is answered with a status of 400 or above and an [Error].
+// `curl --unix-socket` is a complete client:
+//
+//	curl --unix-socket /var/run/spidernet/spiderpool.sock http://holdfast/v1/status
+const (
+	PathAdd    = "/v1/add"    // POST AddRequest: 200 AddResult
+	PathDel    = "/v1/del"    // POST DelRequest: 204
+	PathCheck  = "/v1/check"  // POST CheckRequest: 204
+	PathGC     = "/v1/gc"     // POST GCRequest: 204
+	PathStatus = "/v1/status" // GET: 200 Status
+)
+
+// Attachment names one interface of one pod sandbox.
+type Attachment struct {
+	// ContainerID is CNI_CONTAINERID, the sandbox and not a container in it.
+	ContainerID string `json:"containerID"`
+	// Interface is CNI_IFNAME, as the pod sees it.
+	Interface string `json:"interface"`
+	// Pod is what the runtime passed in CNI_ARGS.
+	Pod Pod `json:"pod"`
+}
+
+// Pod is a pod as the runtime names it in CNI_ARGS (K8S_POD_NAMESPACE,
+// K8S_POD_NAME, K8S_POD_UID). UID may be empty with runtimes that do not
+// pass it.
+type Pod struct {
+	Namespace string `json:"namespace"`
+	Name      string `json:"name"`
+	UID       string `json:"uid,omitempty"`
+}
+
+// AddRequest asks for the addresses of one interface (CNI spec, ADD).
+type AddRequest struct {
+	Attachment
+	// Network is the "name" of the network configuration; GC names it again.
+	Network string `json:"network"`
+	// DefaultIPv4Pools and DefaultIPv6Pools are the network configuration's
+	// default_ipv4_ippool and default_ipv6_ippool: what to use when neither
+	// pod nor namespace names a pool.
+	DefaultIPv4Pools []string `json:"defaultIPv4Pools,omitempty"`
+	DefaultIPv6Pools []string `json:"defaultIPv6Pools,omitempty"`
+	// CleanGateway leaves the default route out of the result.
+	CleanGateway bool `json:"cleanGateway,omitempty"`
+	// MatchMasterSubnet is the configuration's match_master_subnet.
+	MatchMasterSubnet bool `json:"matchMasterSubnet,omitempty"`
+}
+
+// AddResult is what an interface gets. The order of addresses is IPv4, then
+// IPv6.
+type AddResult struct {
+	Addresses []Address `json:"addresses"`
+	Routes    []Route   `json:"routes,omitempty"`
+}
+
+// Address is one address with its pool.
+type Address struct {
+	// Prefix is the address with the length of its pool's subnet:
+	// 10.6.168.101/16.
+	Prefix netip.Prefix `json:"prefix"`
+	// Gateway is the pool's gateway, the zero Addr when it has none.
+	Gateway netip.Addr `json:"gateway,omitzero"`
+	Pool    string     `json:"pool"`
+}
+
+// Route is a route of the interface.
+type Route struct {
+	Destination netip.Prefix `json:"destination"`
+	Gateway     netip.Addr   `json:"gateway,omitzero"`
+}
+
+// DelRequest gives an interface's addresses back (CNI spec, DEL). It succeeds
+// for what is not there.
+type DelRequest struct {
+	Attachment
+}
+
+// CheckRequest asks whether the agent still has what an earlier ADD of this
+// attachment answered (CNI spec, CHECK).
+type CheckRequest struct {
+	Attachment
+	// Addresses are those of prevResult.
+	Addresses []netip.Prefix `json:"addresses"`
+}
+
+// GCRequest tells which attachments of a network are still valid (CNI spec,
+// GC): whatever else the agent holds for that network on this node is given
+// back.
+type GCRequest struct {
+	Network string            `json:"network"`
+	Valid   []ValidAttachment `json:"valid"`
+}
+
+// ValidAttachment is an element of cni.dev/valid-attachments.
+type ValidAttachment struct {
+	ContainerID string `json:"containerID"`
+	Interface   string `json:"interface"`
+}
+
+// Status is the agent's answer to STATUS. Ready is false with a Reason while
+// an ADD would fail.
+type Status struct {
+	Ready  bool   `json:"ready"`
+	Reason string `json:"reason,omitempty"`
+	// Node is the name of the node the agent works for.
+	Node string `json:"node"`
+	// Version is the agent's version.
+	Version string `json:"version"`
+}
+
+// Error is a failure as the agent reports it: the fields of the CNI error
+// result (CNI spec, "Error"), which the plugin prints unchanged.
+type Error struct {
+	Code    uint   `json:"code"`
+	Message string `json:"msg"`
+	Details string `json:"details,omitempty"`
+}
+
+// Error returns message and details on one line.
+func (e *Error) Error() string {
+	if e.Details == "" {
+		return e.Message
+	}
+	return e.Message + ": " + e.Details
+}

@@ -1,0 +1,68 @@
+package lease
+
+import (
+	"encoding/json"
+	"net/netip"
+	"time"
+)
+
+// State is what a journal entry says of its address. A leased address
+// without an entry was never used: pinned, it is retained; unpinned, it is
+// free.
+type State string
+
+const (
+	// Assigned: a sandbox has the address, or is about to.
+	Assigned State = "assigned"
+	// Retained: no sandbox has it, but its identity owns it.
+	Retained State = "retained"
+	// Cooling: given back at Entry.Since and not to be used again yet.
+	Cooling State = "cooling"
+	// Yielding: an update that gives up the lease may be under way. Nothing
+	// is built on it until it is settled.
+	Yielding State = "yielding"
+)
+
+// Owner is to whom an address is assigned: one interface of one pod. The
+// same owner always gets the same answer.
+type Owner struct {
+	PodUID    string `json:"podUID"`
+	Interface string `json:"interface"`
+}
+
+// Entry is what the journal knows about one leased address.
+type Entry struct {
+	Addr  netip.Addr `json:"addr"`
+	State State      `json:"state"`
+	// Since is when the state began, by the node's wall clock.
+	Since time.Time `json:"since"`
+	// Owner, Container (the sandbox), Namespace and Pod tell for whom it is
+	// or, when cooling or retained, was. Network is the CNI network's name.
+	Owner     Owner  `json:"owner"`
+	Container string `json:"container,omitempty"`
+	Namespace string `json:"namespace,omitempty"`
+	Pod       string `json:"pod,omitempty"`
+	Network   string `json:"network,omitempty"`
+	// Sticky is set when the pod is a StatefulSet's: the address is pinned
+	// to the identity {Namespace, Pod, Owner.Interface}.
+	Sticky bool `json:"sticky,omitempty"`
+	// Detail is the caller's own, returned as it was given: what else an ADD
+	// answers with the address.
+	Detail json.RawMessage `json:"detail,omitempty"`
+}
+
+// Identity returns for whom the address is pinned, if Sticky.
+func (e *Entry) Identity() Identity {
+	return Identity{Namespace: e.Namespace, Pod: e.Pod, Interface: e.Owner.Interface}
+}
+
+// Disk keeps the journal. The real one is a bbolt file; leasetest has one
+// that loses what was not synced.
+type Disk interface {
+	// Load returns all entries, in any order.
+	Load() ([]Entry, error)
+	// Write stores puts (by address) and removes the entries at drops, all
+	// or nothing, and returns when it is durable. After an error either may
+	// be true. It may be called from many goroutines.
+	Write(puts []Entry, drops []netip.Addr) error
+}
