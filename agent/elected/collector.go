@@ -1,0 +1,276 @@
+package elected
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"maps"
+	"slices"
+
+	"github.com/holdfast-ipam/holdfast/lease"
+)
+
+// Collector removes what nobody wants: pins, the endpoints that point to
+// them, and blocks that say nothing. It keeps no state. Each method judges
+// one object by quorum reads and changes it by guarded updates; after any
+// error, an unknown outcome among them, the caller calls again, and the call
+// reads and judges anew. Nothing is ever built on an update whose outcome is
+// not known.
+type Collector struct {
+	// Cluster is the shared state.
+	Cluster lease.Cluster
+	// StatefulSet returns the ordinals that a StatefulSet wants by a quorum
+	// read ([lease.ErrNotFound]).
+	StatefulSet func(ctx context.Context, namespace, name string) (Window, error)
+	// Stateless is set when StatefulSets have no claim on addresses: then a
+	// pin lasts as long as its pod.
+	Stateless bool
+}
+
+// Collected is what a call of [Collector.Block] did.
+type Collected struct {
+	// Removed are the pins that are gone for certain.
+	Removed []lease.Pin
+	// Waiting are pins that go as soon as the pod of their name does.
+	Waiting []lease.Pin
+	// Deleted is set when the block said nothing and was deleted.
+	Deleted bool
+}
+
+// Block removes the pins of a block that nobody wants, in two guarded
+// updates: a mark of releasing, then, when pod, StatefulSet and endpoint have
+// been looked up once more after the mark had landed, the removal. A lessee
+// that confirms a pin reads the block while its pod exists: it either read
+// before the mark, so the second look finds its pod, or it finds the mark and
+// takes it off, so the removal loses.
+//
+// Only pins for which suspect returns true and those already marked are
+// looked up; nil suspects every pin. A block without leases and pins is
+// deleted. A block that does not exist is no error.
+func (c *Collector) Block(ctx context.Context, name string, suspect func(lease.Pin) bool) (Collected, error) {
+	b, err := c.Cluster.Block(ctx, name)
+	if errors.Is(err, lease.ErrNotFound) {
+		return Collected{}, nil
+	}
+	if err != nil {
+		return Collected{}, fmt.Errorf("read block %s: %w", name, err)
+	}
+	if b.Empty() {
+		if err := c.Cluster.DeleteBlock(ctx, b); err != nil {
+			return Collected{}, fmt.Errorf("delete empty block %s: %w", name, err)
+		}
+		return Collected{Deleted: true}, nil
+	}
+	pins := slices.DeleteFunc(slices.Clone(b.Pins), func(p lease.Pin) bool {
+		return !p.Releasing && suspect != nil && !suspect(p)
+	})
+	if len(pins) == 0 {
+		return Collected{}, nil
+	}
+	judged, err := c.look(ctx, pins)
+	if err != nil {
+		return Collected{}, err
+	}
+	fresh, err := c.mark(ctx, &b, pins, judged)
+	if err != nil {
+		return Collected{}, err
+	}
+	if fresh {
+		again, err := c.look(ctx, marked(&b, pins))
+		if err != nil {
+			return Collected{}, err
+		}
+		maps.Copy(judged, again)
+	}
+	return c.settle(ctx, &b, pins, judged)
+}
+
+// mark is the first update. It reports whether it marked anything, in which
+// case b is the block as stored.
+func (c *Collector) mark(ctx context.Context, b *lease.Block, pins []lease.Pin, judged map[lease.Pin]verdict) (bool, error) {
+	fresh := false
+	for _, p := range pins {
+		if p.Releasing || judged[p] != release {
+			continue
+		}
+		if err := b.MarkReleasing(p.Addr, p.Identity); err != nil {
+			return false, err
+		}
+		fresh = true
+	}
+	if !fresh {
+		return false, nil
+	}
+	stored, err := c.Cluster.PutBlock(ctx, *b)
+	if err != nil {
+		return false, fmt.Errorf("mark pins of block %s as releasing: %w", b.Name(), err)
+	}
+	*b = stored
+	return true, nil
+}
+
+// marked returns the pins of b that are marked, as they were before the mark.
+// The look that follows a mark keys its verdicts by them.
+func marked(b *lease.Block, pins []lease.Pin) []lease.Pin {
+	return slices.DeleteFunc(slices.Clone(pins), func(p lease.Pin) bool {
+		now, ok := b.PinAt(p.Addr)
+		return !ok || now.Identity != p.Identity || !now.Releasing
+	})
+}
+
+// settle is the second update: each marked pin loses either itself or its
+// mark, and the update it makes also ends any earlier one of which the answer
+// was lost. The verdicts stem from reads made after b, with its marks, was
+// stored.
+func (c *Collector) settle(ctx context.Context, b *lease.Block, pins []lease.Pin, judged map[lease.Pin]verdict) (Collected, error) {
+	var done Collected
+	changed := false
+	for _, p := range pins {
+		if judged[p] == wait {
+			done.Waiting = append(done.Waiting, p)
+		}
+	}
+	for _, p := range marked(b, pins) {
+		step := b.Unmark
+		if judged[p] == release {
+			step = b.Unpin
+			done.Removed = append(done.Removed, p)
+		}
+		if err := step(p.Addr, p.Identity); err != nil {
+			return Collected{}, err
+		}
+		changed = true
+	}
+	if !changed {
+		return done, nil
+	}
+	if _, err := c.Cluster.PutBlock(ctx, *b); err != nil {
+		return Collected{}, fmt.Errorf("remove released pins of block %s: %w", b.Name(), err)
+	}
+	return done, nil
+}
+
+// look judges pins by quorum reads, one look per pod. Any error leaves all of
+// them unjudged: unknown means taken.
+func (c *Collector) look(ctx context.Context, pins []lease.Pin) (map[lease.Pin]verdict, error) {
+	type pod struct{ namespace, name string }
+	seen := make(map[pod]standing)
+	judged := make(map[lease.Pin]verdict, len(pins))
+	for _, p := range pins {
+		key := pod{p.Identity.Namespace, p.Identity.Pod}
+		s, ok := seen[key]
+		if !ok {
+			var err error
+			if s, err = c.standing(ctx, key.namespace, key.name); err != nil {
+				return nil, err
+			}
+			seen[key] = s
+		}
+		judged[p] = judge(p, s)
+	}
+	return judged, nil
+}
+
+// standing looks a pod up. What decides that an address is free comes last:
+// the pod is looked for after the StatefulSet and the endpoint, so that a pod
+// created meanwhile is seen.
+func (c *Collector) standing(ctx context.Context, namespace, pod string) (standing, error) {
+	var s standing
+	var err error
+	if s.wanted, err = c.wanted(ctx, namespace, pod); err != nil {
+		return standing{}, err
+	}
+	if s.wanted {
+		e, err := c.Cluster.Endpoint(ctx, namespace, pod)
+		switch {
+		case err == nil:
+			s.pointer = &e
+		case !errors.Is(err, lease.ErrNotFound):
+			return standing{}, fmt.Errorf("read endpoint %s/%s: %w", namespace, pod, err)
+		}
+	}
+	s.exists, err = c.exists(ctx, namespace, pod)
+	return s, err
+}
+
+func (c *Collector) exists(ctx context.Context, namespace, pod string) (bool, error) {
+	_, err := c.Cluster.PodAt(ctx, namespace, pod)
+	if errors.Is(err, lease.ErrNotFound) {
+		return false, nil
+	}
+	if err != nil {
+		return true, fmt.Errorf("read pod %s/%s: %w", namespace, pod, err)
+	}
+	return true, nil
+}
+
+func (c *Collector) wanted(ctx context.Context, namespace, pod string) (bool, error) {
+	name, ordinal, ok := SplitPodName(pod)
+	if !ok || c.Stateless {
+		return false, nil
+	}
+	w, err := c.StatefulSet(ctx, namespace, name)
+	if errors.Is(err, lease.ErrNotFound) {
+		return false, nil
+	}
+	if err != nil {
+		return true, fmt.Errorf("read StatefulSet %s/%s: %w", namespace, name, err)
+	}
+	return w.Wants(ordinal), nil
+}
+
+// Pointer removes from a sticky endpoint the addresses that are not pinned
+// for it, and the endpoint itself when none is left. It does nothing while a
+// pod of the name exists, because that pod's agent writes the endpoint then.
+// It reports whether it is waiting for the pod to go.
+//
+// The endpoint is read before the blocks and written on that very version. A
+// pod placed meanwhile writes the endpoint after its pin, so this write
+// loses.
+func (c *Collector) Pointer(ctx context.Context, namespace, pod string) (waiting bool, err error) {
+	e, err := c.Cluster.Endpoint(ctx, namespace, pod)
+	if errors.Is(err, lease.ErrNotFound) || err == nil && !e.Sticky {
+		return false, nil
+	}
+	if err != nil {
+		return false, fmt.Errorf("read endpoint %s/%s: %w", namespace, pod, err)
+	}
+	pinned, err := c.pinned(ctx, e)
+	if err != nil || len(pinned) == len(e.Addresses) && len(pinned) > 0 {
+		return false, err
+	}
+	if exists, err := c.exists(ctx, namespace, pod); err != nil || exists {
+		return exists, err
+	}
+	if len(pinned) == 0 {
+		if err := c.Cluster.DeleteEndpoint(ctx, e); err != nil {
+			return false, fmt.Errorf("delete endpoint %s/%s: %w", namespace, pod, err)
+		}
+		return false, nil
+	}
+	e.Addresses = pinned
+	if _, err := c.Cluster.PutEndpoint(ctx, e); err != nil {
+		return false, fmt.Errorf("write endpoint %s/%s: %w", namespace, pod, err)
+	}
+	return false, nil
+}
+
+// pinned returns the addresses of an endpoint that are pinned for it.
+func (c *Collector) pinned(ctx context.Context, e lease.Endpoint) ([]lease.EndpointAddress, error) {
+	var pinned []lease.EndpointAddress
+	for _, a := range e.Addresses {
+		name := lease.Name(lease.BlockOf(a.Addr))
+		b, err := c.Cluster.Block(ctx, name)
+		if errors.Is(err, lease.ErrNotFound) {
+			continue
+		}
+		if err != nil {
+			return nil, fmt.Errorf("read block %s: %w", name, err)
+		}
+		id := lease.Identity{Namespace: e.Namespace, Pod: e.Pod, Interface: a.Interface}
+		if p, ok := b.PinAt(a.Addr); ok && p.Identity == id {
+			pinned = append(pinned, a)
+		}
+	}
+	return pinned, nil
+}

@@ -1,0 +1,19 @@
+// Package elected is what one agent at a time does for the whole cluster:
+//
+//   - gc.go gives pins back that no StatefulSet wants any more, and removes
+//     pointers without pins and blocks that say nothing (collector.go is the
+//     protocol, judge.go the judgement, gc.go what prompts it);
+//   - fence.go ends the leases of nodes that are gone;
+//   - poolstatus.go keeps the status of pools (tally.go counts);
+//   - multus.go renders SpiderMultusConfig into NetworkAttachmentDefinition
+//     (nad.go is the text).
+//
+// None of it is on the way of a pod start, and none of it relies on being the
+// only one: every write is guarded by the version it was judged on, so an
+// agent that has lost its election without noticing can only lose races. Being
+// elected saves requests, nothing else. While nobody is elected, counts grow
+// stale and addresses come back later.
+//
+// Caches of this package say where to look. What is removed is judged by
+// quorum reads alone: an error, an empty list or a cache is never evidence.
+package elected

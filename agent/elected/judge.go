@@ -1,0 +1,89 @@
+package elected
+
+import (
+	"net/netip"
+	"strconv"
+	"strings"
+
+	"github.com/holdfast-ipam/holdfast/lease"
+)
+
+// Window is the ordinals a StatefulSet wants, [Start, Start+Replicas)
+// (StatefulSetSpec.ordinals and .replicas, KEP-3335).
+type Window struct {
+	Start    int32
+	Replicas int32
+}
+
+// Wants reports whether the ordinal lies in the window.
+func (w Window) Wants(ordinal int32) bool {
+	return ordinal >= w.Start && int64(ordinal) < int64(w.Start)+int64(w.Replicas)
+}
+
+// SplitPodName splits the name of a StatefulSet's pod, "web-3", into the name
+// of the StatefulSet and the ordinal. It refuses what the StatefulSet
+// controller never writes: leading zeros, signs, ordinals above an int32.
+func SplitPodName(pod string) (statefulSet string, ordinal int32, ok bool) {
+	i := strings.LastIndexByte(pod, '-')
+	if i < 1 {
+		return "", 0, false
+	}
+	n, err := strconv.ParseInt(pod[i+1:], 10, 32)
+	if err != nil || n < 0 || strconv.FormatInt(n, 10) != pod[i+1:] {
+		return "", 0, false
+	}
+	return pod[:i], int32(n), true
+}
+
+// verdict is what is to be done about a pin.
+type verdict int
+
+const (
+	// keep: somebody wants the address.
+	keep verdict = iota
+	// wait: nobody will want it, but a pod of the name still exists.
+	wait
+	// release: nobody wants it.
+	release
+)
+
+// standing is what the API server said about the pod that an identity is
+// named after, every field by a quorum read.
+type standing struct {
+	// exists is set when there is a pod of the name, in whatever phase.
+	exists bool
+	// wanted is set when a StatefulSet wants the pod's ordinal.
+	wanted bool
+	// pointer is the pod's endpoint, nil when there is none.
+	pointer *lease.Endpoint
+}
+
+// names reports whether the endpoint points from the interface to the
+// address.
+func (s *standing) names(ifname string, addr netip.Addr) bool {
+	if s.pointer == nil {
+		return false
+	}
+	for _, a := range s.pointer.Of(ifname) {
+		if a.Addr == addr {
+			return true
+		}
+	}
+	return false
+}
+
+// judge decides on a pin. A pod that exists keeps what is pinned for it, also
+// when its endpoint does not name the address: a pod that is placed for the
+// first time pins before it writes the endpoint. Without a pod, a pin that
+// nobody points to is garbage, because no later pod would follow it.
+func judge(pin lease.Pin, s standing) verdict {
+	switch {
+	case s.exists && s.wanted:
+		return keep
+	case s.exists:
+		return wait
+	case s.wanted && s.names(pin.Identity.Interface, pin.Addr):
+		return keep
+	}
+	return release
+}
