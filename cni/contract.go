@@ -2,6 +2,7 @@ package cni
 
 import (
 	"net/netip"
+	"time"
 )
 
 // DefaultSocket is where the agent listens when a network configuration
@@ -13,6 +14,13 @@ const DefaultSocket = "/var/run/spidernet/spiderpool.sock"
 // `curl --unix-socket` is a complete client:
 //
 //	curl --unix-socket /var/run/spidernet/spiderpool.sock http://holdfast/v1/status
+//
+// Every request may be sent again, by the plugin or by the runtime, also when
+// the answer to the first was lost: the same attachment gets the same answer.
+// Status 503 (Service Unavailable) says "not now, but within seconds", from an
+// agent that starts or ends: the plugin asks again while its patience lasts
+// ([AddPatience], [DelPatience]) and prints the Error, if there is one, only
+// after that. With any other status the Error is printed at once.
 const (
 	PathAdd    = "/v1/add"    // POST AddRequest: 200 AddResult
 	PathDel    = "/v1/del"    // POST DelRequest: 204
@@ -21,13 +29,37 @@ const (
 	PathStatus = "/v1/status" // GET: 200 Status
 )
 
+// How long the plugin waits. The agent's own waits (for an address to be
+// claimed, for a pod to be seen) must end well before the timeout, or its
+// error is never read. Kubelet gives a whole sandbox with all its interfaces
+// two minutes (runtimeRequestTimeout).
+const (
+	// AddPatience is for how long ADD, CHECK, GC and STATUS ask again when no
+	// agent answers. It covers the change of an agent's pod in an upgrade, so
+	// that pods which start meanwhile do not fail.
+	AddPatience = 10 * time.Second
+	// AddTimeout bounds them as a whole.
+	AddTimeout = 30 * time.Second
+	// DelPatience and DelTimeout are the same for DEL. It is shorter because
+	// a failed DEL holds nothing up but the end of its own pod.
+	DelPatience = 5 * time.Second
+	DelTimeout  = 10 * time.Second
+)
+
+// AddFailed is how a message begins that says why a pod got no address: what
+// users look for in its events. The plugin writes it when no agent answers;
+// the agent puts it in front of the Message of its own Error.
+const AddFailed = "spiderpool IP allocation error"
+
 // Attachment names one interface of one pod sandbox.
 type Attachment struct {
 	// ContainerID is CNI_CONTAINERID, the sandbox and not a container in it.
 	ContainerID string `json:"containerID"`
 	// Interface is CNI_IFNAME, as the pod sees it.
 	Interface string `json:"interface"`
-	// Pod is what the runtime passed in CNI_ARGS.
+	// Pod is what the runtime passed in CNI_ARGS. ADD always names it. For DEL
+	// and CHECK container ID and interface are enough, and a runtime that
+	// passed no pod gets its DEL all the same: Pod may be the zero value.
 	Pod Pod `json:"pod"`
 }
 

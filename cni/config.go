@@ -1,0 +1,97 @@
+package cni
+
+import (
+	"encoding/json"
+	"fmt"
+	"net/netip"
+	"path/filepath"
+
+	"github.com/containernetworking/cni/pkg/types"
+	current "github.com/containernetworking/cni/pkg/types/100"
+	"github.com/containernetworking/cni/pkg/version"
+	"go4.org/netipx"
+)
+
+// config is a network configuration as a main plugin hands it to its IPAM
+// plugin (CNI spec, section 1 and section 4 "Delegated plugins").
+type config struct {
+	types.PluginConf
+	IPAM *ipamConfig `json:"ipam"`
+	// ValidAttachments is nil when the runtime gave no list (absent or null),
+	// which is not the same as an empty one.
+	ValidAttachments *[]types.GCAttachment `json:"cni.dev/valid-attachments"`
+}
+
+// ipamConfig has the keys of "ipam" that mean something here. The keys for a
+// log file (log_level, log_file_path, log_file_max_size, log_file_max_age,
+// log_file_max_count) are accepted whatever they hold, and ignored: the agent
+// logs every request, and what goes wrong before it is asked stands in the
+// pod's event.
+type ipamConfig struct {
+	DefaultIPv4Pools  []string `json:"default_ipv4_ippool"`
+	DefaultIPv6Pools  []string `json:"default_ipv6_ippool"`
+	CleanGateway      bool     `json:"clean_gateway"`
+	MatchMasterSubnet bool     `json:"match_master_subnet"`
+	// Socket is DefaultSocket when the configuration names none.
+	Socket string `json:"ipam_unix_socket_path"`
+}
+
+// parseConfig decodes a network configuration. Errors are *types.Error with
+// ErrDecodingFailure or ErrInvalidNetworkConfig.
+func parseConfig(stdin []byte) (*config, error) {
+	var conf config
+	if err := json.Unmarshal(stdin, &conf); err != nil {
+		return nil, types.NewError(types.ErrDecodingFailure, "the network configuration cannot be read", err.Error())
+	}
+	if conf.IPAM == nil {
+		return nil, types.NewError(types.ErrInvalidNetworkConfig, `the network configuration has no "ipam"`,
+			`spiderpool is an IPAM plugin: name it as {"ipam":{"type":"spiderpool"}} in the configuration of a main plugin, for example macvlan`)
+	}
+	if conf.IPAM.Socket == "" {
+		conf.IPAM.Socket = DefaultSocket
+	}
+	if !filepath.IsAbs(conf.IPAM.Socket) {
+		return nil, types.NewError(types.ErrInvalidNetworkConfig,
+			fmt.Sprintf("ipam_unix_socket_path %q is not an absolute path", conf.IPAM.Socket),
+			"give the path where the agent listens, or leave the key out for "+DefaultSocket)
+	}
+	return &conf, nil
+}
+
+// addresses returns the addresses that prevResult gives to the interface:
+// those that say no interface (an IPAM plugin's own result) and those that
+// say this one. Errors are *types.Error.
+func (c *config) addresses(ifName string) ([]netip.Prefix, error) {
+	if c.RawPrevResult == nil {
+		return nil, types.NewError(types.ErrInvalidNetworkConfig, "CHECK needs prevResult, and the network configuration has none", "")
+	}
+	if err := version.ParsePrevResult(&c.PluginConf); err != nil {
+		return nil, types.NewError(types.ErrDecodingFailure, "prevResult cannot be read", err.Error())
+	}
+	result, err := current.NewResultFromResult(c.PrevResult)
+	if err != nil {
+		return nil, types.NewError(types.ErrDecodingFailure, "prevResult cannot be read", err.Error())
+	}
+	prefixes := []netip.Prefix{}
+	for _, ip := range result.IPs {
+		if ip == nil || !belongs(ip, result.Interfaces, ifName) {
+			continue
+		}
+		prefix, ok := netipx.FromStdIPNet(&ip.Address)
+		if !ok {
+			return nil, types.NewError(types.ErrDecodingFailure, "prevResult cannot be read", fmt.Sprintf("%s is no address with a prefix length", ip.Address.String()))
+		}
+		prefixes = append(prefixes, prefix)
+	}
+	return prefixes, nil
+}
+
+// belongs tells whether an address of a result is the interface's. An index
+// that points nowhere is left to the main plugin's own CHECK.
+func belongs(ip *current.IPConfig, interfaces []*current.Interface, ifName string) bool {
+	if ip.Interface == nil {
+		return true
+	}
+	i := *ip.Interface
+	return i >= 0 && i < len(interfaces) && interfaces[i] != nil && interfaces[i].Name == ifName
+}

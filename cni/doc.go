@@ -1,0 +1,14 @@
+// Package cni is what a container runtime starts for every pod: the IPAM
+// plugin "spiderpool", and the contract it speaks with the agent of its node.
+//
+// The plugin decides nothing. It reads the network configuration and the
+// environment (CNI specification 0.3.0 to 1.1.0), asks the agent over a unix
+// socket, and prints what the agent answers. The path of an ADD:
+//
+//	Add (ipam.go)  ->  agent's server  ->  lease: acquire  ->  journal: put
+//
+// [Add], [Del], [Check], [GC] and [Ready] are the five verbs, contract.go is
+// the wire, client.go speaks it. There is no Kubernetes client in here, and
+// nothing is read that an ADD does not need: a process is started for every
+// interface of every pod.
+package cni
