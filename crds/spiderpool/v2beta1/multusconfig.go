@@ -1,0 +1,295 @@
+package v2beta1
+
+import metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+
+// The types of network a SpiderMultusConfig can describe.
+const (
+	CNITypeMacvlan = "macvlan"  // block macvlan
+	CNITypeIPvlan  = "ipvlan"   // block ipvlan
+	CNITypeVlan    = "vlan"     // block vlan
+	CNITypeSRIOV   = "sriov"    // block sriov
+	CNITypeOVS     = "ovs"      // block ovs
+	CNITypeIBSRIOV = "ib-sriov" // block ibsriov
+	CNITypeIPoIB   = "ipoib"    // block ipoib
+	CNITypeCustom  = "custom"   // field customCNI
+)
+
+// SpiderMultusConfig describes a network for Multus. From each a
+// NetworkAttachmentDefinition of the same namespace and name is made.
+//
+// +kubebuilder:object:root=true
+// +kubebuilder:resource:path=spidermultusconfigs,singular=spidermultusconfig,scope=Namespaced,shortName=smc,categories=spiderpool
+type SpiderMultusConfig struct {
+	metav1.TypeMeta   `json:",inline"`
+	metav1.ObjectMeta `json:"metadata,omitempty"`
+
+	// Spec is the network.
+	// +optional
+	Spec MultusConfigSpec `json:"spec,omitempty"`
+}
+
+// MultusConfigSpec is a network: its type, the block of that type, and what
+// comes before and after the type's own plugin.
+type MultusConfigSpec struct {
+	// CNIType is the type of the network. The block of the same name must be
+	// there (ibsriov for ib-sriov) and no other.
+	// +optional
+	// +kubebuilder:validation:Enum=macvlan;ipvlan;vlan;sriov;ovs;ib-sriov;ipoib;custom
+	// +kubebuilder:default=custom
+	CNIType string `json:"cniType,omitempty"`
+
+	// Macvlan is a network of macvlan interfaces.
+	// +optional
+	Macvlan *SubInterface `json:"macvlan,omitempty"`
+	// IPvlan is a network of ipvlan interfaces.
+	// +optional
+	IPvlan *SubInterface `json:"ipvlan,omitempty"`
+	// Vlan is a network of VLAN interfaces.
+	// +optional
+	Vlan *VlanNetwork `json:"vlan,omitempty"`
+	// SRIOV is a network of SR-IOV virtual functions.
+	// +optional
+	SRIOV *SRIOVNetwork `json:"sriov,omitempty"`
+	// IBSRIOV is a network of InfiniBand SR-IOV virtual functions.
+	// +optional
+	IBSRIOV *IBSRIOVNetwork `json:"ibsriov,omitempty"`
+	// IPoIB is a network of IP over InfiniBand interfaces.
+	// +optional
+	IPoIB *IPoIBNetwork `json:"ipoib,omitempty"`
+	// OVS is a network of Open vSwitch ports.
+	// +optional
+	OVS *OVSNetwork `json:"ovs,omitempty"`
+
+	// EnableCoordinator puts the coordinator plugin behind the network's own.
+	// It counts as false for the type custom.
+	// +optional
+	// +kubebuilder:default=true
+	EnableCoordinator *bool `json:"enableCoordinator,omitempty"`
+
+	// DisableIPAM gives the network's interfaces no addresses.
+	// +optional
+	// +kubebuilder:default=false
+	DisableIPAM bool `json:"disableIPAM,omitempty"`
+
+	// Coordinator is the coordinator's settings for this network. What is left
+	// out is taken from the SpiderCoordinator.
+	// +optional
+	Coordinator *CoordinatorSpec `json:"coordinator,omitempty"`
+
+	// ChainCNIJSONData are further plugins at the end of the chain, each a
+	// JSON object as text, such as {"type":"tuning","mtu":8000}.
+	// +optional
+	// +listType=atomic
+	ChainCNIJSONData []string `json:"chainCNIJsonData,omitempty"`
+
+	// CustomCNI is the whole CNI configuration of a network of type
+	// custom, a JSON object as text.
+	// +optional
+	CustomCNI string `json:"customCNI,omitempty"`
+}
+
+// SubInterface is a network of interfaces below which lies one of the node's.
+type SubInterface struct {
+	// Master is the node's interface below the pods' ones, such as ens192.
+	// Several are bonded; bond then says how.
+	// +required
+	// +listType=atomic
+	Master []string `json:"master"`
+	// MTU is the MTU in bytes, 0 for that of master.
+	// +optional
+	// +kubebuilder:default=0
+	// +kubebuilder:validation:Minimum=0
+	MTU int32 `json:"mtu,omitempty"`
+	// VlanID puts the pods into this VLAN of master, 0 into none.
+	// +optional
+	// +kubebuilder:validation:Minimum=0
+	// +kubebuilder:validation:Maximum=4094
+	VlanID *int32 `json:"vlanID,omitempty"`
+	// Bond is how several masters are bonded.
+	// +optional
+	Bond *Bond `json:"bond,omitempty"`
+	// RdmaResourceName is the resource of an RDMA device plugin that pods of
+	// the network ask for.
+	// +optional
+	RdmaResourceName string `json:"rdmaResourceName,omitempty"`
+	// IPPools are the pools of pods that name none.
+	// +optional
+	IPPools *NetworkPools `json:"ippools,omitempty"`
+}
+
+// VlanNetwork is a network of VLAN interfaces.
+type VlanNetwork struct {
+	SubInterface `json:",inline"`
+
+	// VlanMode is manual for the one VLAN of vlanID, or auto for the one that
+	// comes with the address; vlanID must then be left out.
+	// +optional
+	// +kubebuilder:validation:Enum=manual;auto
+	// +kubebuilder:default=manual
+	VlanMode string `json:"vlanMode,omitempty"`
+}
+
+// SRIOVNetwork is a network of SR-IOV virtual functions.
+type SRIOVNetwork struct {
+	// ResourceName is the resource of the SR-IOV device plugin that has the
+	// virtual functions.
+	// +required
+	// +kubebuilder:validation:MinLength=1
+	ResourceName string `json:"resourceName"`
+	// VlanID puts the pods into this VLAN, 0 into none.
+	// +optional
+	// +kubebuilder:validation:Minimum=0
+	// +kubebuilder:validation:Maximum=4094
+	VlanID *int32 `json:"vlanID,omitempty"`
+	// MTU is the MTU in bytes, 0 to leave it alone.
+	// +optional
+	// +kubebuilder:default=0
+	// +kubebuilder:validation:Minimum=0
+	MTU int32 `json:"mtu,omitempty"`
+	// MinTxRateMbps is the lower bound of the transmit rate in Mbit/s, 0 for
+	// none.
+	// +optional
+	// +kubebuilder:validation:Minimum=0
+	MinTxRateMbps int32 `json:"minTxRateMbps,omitempty"`
+	// MaxTxRateMbps is the upper bound of the transmit rate in Mbit/s, 0 for
+	// none.
+	// +optional
+	// +kubebuilder:validation:Minimum=0
+	MaxTxRateMbps int32 `json:"maxTxRateMbps,omitempty"`
+	// RdmaIsolation moves the function's RDMA device into the pod.
+	// +optional
+	// +kubebuilder:default=false
+	RdmaIsolation bool `json:"rdmaIsolation,omitempty"`
+	// IPPools are the pools of pods that name none.
+	// +optional
+	IPPools *NetworkPools `json:"ippools,omitempty"`
+}
+
+// IBSRIOVNetwork is a network of InfiniBand SR-IOV virtual functions.
+type IBSRIOVNetwork struct {
+	// ResourceName is the resource of the SR-IOV device plugin that has the
+	// virtual functions.
+	// +required
+	// +kubebuilder:validation:MinLength=1
+	ResourceName string `json:"resourceName"`
+	// Pkey is the InfiniBand partition key, such as 0x8001.
+	// +optional
+	Pkey string `json:"pkey,omitempty"`
+	// LinkState is the link state of the virtual function.
+	// +optional
+	// +kubebuilder:validation:Enum=auto;enable;disable
+	// +kubebuilder:default=enable
+	LinkState string `json:"linkState,omitempty"`
+	// RdmaIsolation moves the function's RDMA device into the pod.
+	// +optional
+	// +kubebuilder:default=true
+	RdmaIsolation *bool `json:"rdmaIsolation,omitempty"`
+	// EnableIbKubernetes leaves the GUID to ib-kubernetes.
+	// +optional
+	// +kubebuilder:default=false
+	EnableIbKubernetes bool `json:"enableIbKubernetes,omitempty"`
+	// IPPools are the pools of pods that name none.
+	// +optional
+	IPPools *NetworkPools `json:"ippools,omitempty"`
+}
+
+// IPoIBNetwork is a network of IP over InfiniBand interfaces.
+type IPoIBNetwork struct {
+	// Master is the node's InfiniBand interface below the pods' ones.
+	// +required
+	// +kubebuilder:validation:MinLength=1
+	Master string `json:"master"`
+	// IPPools are the pools of pods that name none.
+	// +optional
+	IPPools *NetworkPools `json:"ippools,omitempty"`
+}
+
+// OVSNetwork is a network of Open vSwitch ports.
+type OVSNetwork struct {
+	// Bridge is the node's Open vSwitch bridge.
+	// +required
+	// +kubebuilder:validation:MinLength=1
+	Bridge string `json:"bridge"`
+	// Vlan puts the pods into this VLAN.
+	// +optional
+	// +kubebuilder:validation:Minimum=0
+	// +kubebuilder:validation:Maximum=4094
+	Vlan *int32 `json:"vlan,omitempty"`
+	// Trunk are the VLANs that the pods' ports carry tagged.
+	// +optional
+	// +listType=atomic
+	Trunk []VLANRange `json:"trunk,omitempty"`
+	// DeviceID is the PCI address of the device of an offloaded port.
+	// +optional
+	DeviceID string `json:"deviceID,omitempty"`
+	// IPPools are the pools of pods that name none.
+	// +optional
+	IPPools *NetworkPools `json:"ippools,omitempty"`
+}
+
+// VLANRange is one VLAN (id) or a range of them (minID to maxID).
+type VLANRange struct {
+	// MinID is the first VLAN of a range.
+	// +optional
+	// +kubebuilder:validation:Minimum=0
+	// +kubebuilder:validation:Maximum=4094
+	MinID *int64 `json:"minID,omitempty"`
+	// MaxID is the last VLAN of a range.
+	// +optional
+	// +kubebuilder:validation:Minimum=0
+	// +kubebuilder:validation:Maximum=4094
+	MaxID *int64 `json:"maxID,omitempty"`
+	// ID is a single VLAN.
+	// +optional
+	// +kubebuilder:validation:Minimum=0
+	// +kubebuilder:validation:Maximum=4094
+	ID *int64 `json:"id,omitempty"`
+}
+
+// Bond is how several of a node's interfaces are bonded.
+type Bond struct {
+	// Name is the name of the bond interface, such as bond0.
+	// +required
+	// +kubebuilder:validation:MinLength=1
+	// +kubebuilder:validation:MaxLength=15
+	Name string `json:"name"`
+	// Mode is the bonding mode of the Linux bonding driver.
+	// +required
+	// +kubebuilder:validation:Minimum=0
+	// +kubebuilder:validation:Maximum=6
+	Mode int32 `json:"mode"`
+	// Options are further options of the bonding driver, as in
+	// "primary=ens192;miimon=100".
+	// +optional
+	Options string `json:"options,omitempty"`
+}
+
+// NetworkPools are the pools of a network's pods that name none and whose
+// namespace names none.
+type NetworkPools struct {
+	// IPv4 are names of IPv4 pools, the first to be used first. They may
+	// have wildcards (*, ?, [a-z]).
+	// +optional
+	// +listType=atomic
+	IPv4 []string `json:"ipv4,omitempty"`
+	// IPv6 are names of IPv6 pools, written like ipv4.
+	// +optional
+	// +listType=atomic
+	IPv6 []string `json:"ipv6,omitempty"`
+	// MatchMasterSubnet takes only pools with the subnet of the interface that
+	// the pod's one belongs to. Only sriov can do that.
+	// +optional
+	// +kubebuilder:default=false
+	MatchMasterSubnet bool `json:"matchMasterSubnet,omitempty"`
+}
+
+// SpiderMultusConfigList is a list of networks.
+//
+// +kubebuilder:object:root=true
+type SpiderMultusConfigList struct {
+	metav1.TypeMeta `json:",inline"`
+	metav1.ListMeta `json:"metadata,omitempty"`
+
+	// Items are the networks.
+	Items []SpiderMultusConfig `json:"items"`
+}

@@ -1,0 +1,33 @@
+package v2beta1
+
+import (
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/runtime"
+	"k8s.io/apimachinery/pkg/runtime/schema"
+)
+
+const (
+	// Group is the API group of every kind in this package.
+	Group = "spiderpool.spidernet.io"
+	// Version is the only version of the group, served and stored.
+	Version = "v2beta1"
+)
+
+// GroupVersion returns group and version of every kind in this package.
+func GroupVersion() schema.GroupVersion {
+	return schema.GroupVersion{Group: Group, Version: Version}
+}
+
+// AddToScheme makes the scheme know the kinds of this package and the options
+// that requests for them carry.
+func AddToScheme(scheme *runtime.Scheme) error {
+	scheme.AddKnownTypes(GroupVersion(),
+		&SpiderIPPool{}, &SpiderIPPoolList{},
+		&SpiderEndpoint{}, &SpiderEndpointList{},
+		&SpiderReservedIP{}, &SpiderReservedIPList{},
+		&SpiderMultusConfig{}, &SpiderMultusConfigList{},
+		&SpiderCoordinator{}, &SpiderCoordinatorList{},
+	)
+	metav1.AddToGroupVersion(scheme, GroupVersion())
+	return nil
+}

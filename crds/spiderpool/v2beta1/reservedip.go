@@ -1,0 +1,44 @@
+package v2beta1
+
+import metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+
+// SpiderReservedIP is a set of addresses that no pod gets from now on,
+// whatever pools name them. Pods that have one keep it.
+//
+// +kubebuilder:object:root=true
+// +kubebuilder:resource:path=spiderreservedips,singular=spiderreservedip,scope=Cluster,shortName=sr,categories=spiderpool
+// +kubebuilder:printcolumn:name="VERSION",type=string,JSONPath=`.spec.ipVersion`,description="The IP version, 4 or 6."
+type SpiderReservedIP struct {
+	metav1.TypeMeta   `json:",inline"`
+	metav1.ObjectMeta `json:"metadata,omitempty"`
+
+	// Spec is the reserved addresses.
+	// +required
+	Spec ReservedIPSpec `json:"spec"`
+}
+
+// ReservedIPSpec is addresses of one IP version.
+type ReservedIPSpec struct {
+	// IPVersion is the IP version of the addresses, 4 or 6. Leave it out: it
+	// follows from ips and is filled in.
+	// +optional
+	// +kubebuilder:validation:Enum=4;6
+	IPVersion *int64 `json:"ipVersion,omitempty"`
+	// IPs are the reserved addresses: single ones (10.6.168.101) and ranges
+	// with both ends included (10.6.168.101-10.6.168.110), all of one IP
+	// version.
+	// +optional
+	// +listType=atomic
+	IPs []string `json:"ips,omitempty"`
+}
+
+// SpiderReservedIPList is a list of reservations.
+//
+// +kubebuilder:object:root=true
+type SpiderReservedIPList struct {
+	metav1.TypeMeta `json:",inline"`
+	metav1.ListMeta `json:"metadata,omitempty"`
+
+	// Items are the reservations.
+	Items []SpiderReservedIP `json:"items"`
+}
