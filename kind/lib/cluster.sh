@@ -1,0 +1,89 @@
+# shellcheck shell=bash
+# The cluster's life: created, started again, reused, deleted.
+
+kind_program() { "$BIN_DIR/kind" "$@"; }
+kubectl_program() { "$BIN_DIR/kubectl" --kubeconfig "$KUBECONFIG_FILE" "$@"; }
+
+# cluster_is_usable: kind leaves no mark on a finished cluster, so a file of
+# ours does, with the nodes' names.
+cluster_is_usable() {
+  [[ -n $(nodes) && $(sed 1d "$(finished_mark)" 2>/dev/null) == "$(nodes)" ]]
+}
+
+reuse_cluster() {
+  echo "==> Reusing the cluster $CLUSTER"
+  if [[ $(head -n 1 "$(finished_mark)") != "$(node_image)" ]]; then
+    say 'Its node image is not the one of this source tree: kind/down, then kind/up renews it.'
+  fi
+  if [[ -n $(stopped_nodes) ]]; then
+    step '20 s' 'Starting the stopped nodes' start_nodes
+  fi
+  finish_cluster
+}
+
+renew_cluster() {
+  if [[ -n $(nodes) ]]; then
+    step '10 s' "Deleting what is left of another cluster $CLUSTER" delete_cluster
+  fi
+  step '60 s' "Creating the cluster $CLUSTER: one control plane, two workers" create_cluster
+  finish_cluster
+}
+
+finish_cluster() {
+  step '2 s' "Putting $UNDERLAY_SUBNET on $UNDERLAY_INTERFACE of every node" ensure_underlay
+  step '5 s' 'Waiting for the API server' await_api
+}
+
+finished_mark() { echo "$BUILD_DIR/cluster-$CLUSTER"; }
+
+create_cluster() {
+  rm -f "$(finished_mark)"
+  kind_program create cluster --name "$CLUSTER" --image "$(node_image)" --config "$KIND_DIR/cluster.yaml" \
+    --kubeconfig "$KUBECONFIG_FILE" --retain --verbosity 1
+  local node
+  for node in $(nodes); do
+    # A daemon that starts would start the nodes by itself, with both networks
+    # connected (see disconnect_node).
+    docker update --restart no "$node"
+    install_cni_plugins "$node"
+  done
+  { node_image && nodes; } >"$(finished_mark)"
+}
+
+# install_cni_plugins brings a stock node image, which has only what kind's own
+# CNI needs, to what ours has.
+install_cni_plugins() {
+  local plugin
+  for plugin in "$BUILD_DIR"/bin/cni-plugins/*; do
+    docker exec "$1" test -x "/opt/cni/bin/${plugin##*/}" || docker cp "$plugin" "$1:/opt/cni/bin/"
+  done
+}
+
+stopped_nodes() {
+  docker ps --all --filter "label=io.x-k8s.kind.cluster=$CLUSTER" --filter status=exited --filter status=created \
+    --format '{{.Names}}' | LC_ALL=C sort
+}
+
+start_nodes() {
+  local node
+  for node in $(stopped_nodes); do
+    disconnect_node "$node"
+    docker start "$node"
+  done
+  kind_program export kubeconfig --name "$CLUSTER" --kubeconfig "$KUBECONFIG_FILE"
+}
+
+await_api() {
+  local deadline=$((SECONDS + 180))
+  until kubectl_program get --raw /readyz >/dev/null 2>&1; do
+    ((SECONDS < deadline)) || die "the API server is not ready after 180 s; look at: docker exec $CLUSTER-control-plane crictl ps -a"
+    sleep 0.5
+  done
+  kubectl_program get nodes -o wide
+}
+
+delete_cluster() {
+  rm -f "$(finished_mark)"
+  kind_program delete cluster --name "$CLUSTER" --kubeconfig "$KUBECONFIG_FILE"
+  remove_underlay_network
+}

@@ -1,0 +1,123 @@
+# shellcheck shell=bash
+# A docker engine that answers: installed, started, and able to run privileged
+# containers also where CAP_SYS_RESOURCE is withheld.
+
+DOCKERD_PID_FILE=$BUILD_DIR/dockerd.pid
+NARROW_RUNTIME=/usr/local/sbin/holdfast-narrow-runtime
+CAP_SYS_RESOURCE_BIT=24
+
+docker_answers() { docker info >/dev/null 2>&1; }
+
+engine_installed() { command -v dockerd >/dev/null && command -v docker >/dev/null; }
+
+# missing_packages prints the Debian packages this machine still needs.
+missing_packages() {
+  engine_installed || echo docker.io
+  command -v debootstrap >/dev/null || echo debootstrap debian-archive-keyring
+  command -v gcc >/dev/null || echo gcc libc6-dev
+  command -v pkg-config >/dev/null || echo pkg-config
+  pkg-config --exists libseccomp 2>/dev/null || echo libseccomp-dev
+  command -v iptables >/dev/null || echo iptables
+  command -v ip >/dev/null || echo iproute2
+  command -v jq >/dev/null || echo jq
+}
+
+install_packages() {
+  export DEBIAN_FRONTEND=noninteractive
+  apt-get update -q
+  apt-get install -q -y --no-install-recommends "$@"
+}
+
+ensure_packages() {
+  local packages
+  read -ra packages <<<"$(missing_packages | tr '\n' ' ')"
+  ((${#packages[@]} == 0)) && return
+  [[ $EUID == 0 ]] || die "these packages are missing and installing them needs root: ${packages[*]}"
+  command -v apt-get >/dev/null || die "install these (Debian's names) and run again: ${packages[*]}"
+  step '20 s' "Installing ${packages[*]}" install_packages "${packages[@]}"
+}
+
+ensure_docker() {
+  docker_answers && return
+  [[ $EUID == 0 ]] || die "docker does not answer and starting it needs root: start it, or run this as root"
+  step '5 s' 'Starting the docker daemon' start_docker
+}
+
+start_docker() {
+  if [[ -d /run/systemd/system ]] && may_set_resources; then
+    systemctl start docker
+  else
+    forget_dead_daemon
+    start_dockerd_by_hand
+  fi
+  await_docker
+}
+
+# forget_dead_daemon removes the pid files of a daemon that was killed: once
+# its number belongs to another process, dockerd would take that for itself, or
+# for its containerd, and wait for it in vain.
+forget_dead_daemon() {
+  forget_unless_running /var/run/docker.pid dockerd
+  forget_unless_running /var/run/docker/containerd/containerd.pid containerd
+}
+
+forget_unless_running() {
+  local file=$1 program=$2
+  [[ -f $file ]] || return 0
+  [[ $(cat "/proc/$(cat "$file")/comm" 2>/dev/null) == "$program" ]] || rm -f "$file"
+}
+
+start_dockerd_by_hand() {
+  local flags=()
+  if ! may_set_resources; then
+    # A copy, because the daemon outlives this directory.
+    install -m 755 "$KIND_DIR/narrow-runtime" "$NARROW_RUNTIME"
+    flags=(--add-runtime "narrow=$NARROW_RUNTIME" --default-runtime narrow --oom-score-adjust 0)
+  fi
+  mkdir -p "$BUILD_DIR"
+  setsid nohup dockerd "${flags[@]}" >"$BUILD_DIR/dockerd.log" 2>&1 </dev/null &
+  echo $! >"$DOCKERD_PID_FILE"
+}
+
+await_docker() {
+  local deadline=$((SECONDS + 60))
+  until docker_answers; do
+    if ((SECONDS >= deadline)); then
+      tail -n 20 "$BUILD_DIR/dockerd.log" || true
+      die "dockerd does not answer after 60 s; its log is $BUILD_DIR/dockerd.log"
+    fi
+    sleep 0.3
+  done
+}
+
+# may_set_resources tells whether processes here may be given CAP_SYS_RESOURCE
+# (bit 24 of the bounding set, capabilities(7)).
+may_set_resources() {
+  local bounding
+  bounding=$(awk '/^CapBnd:/ {print $2}' /proc/self/status)
+  (((16#$bounding >> CAP_SYS_RESOURCE_BIT) & 1))
+}
+
+stop_own_docker() {
+  [[ -f $DOCKERD_PID_FILE ]] || return 0
+  local pid
+  pid=$(cat "$DOCKERD_PID_FILE")
+  if [[ $(cat "/proc/$pid/comm" 2>/dev/null) == dockerd ]]; then
+    kill "$pid"
+    while [[ -d /proc/$pid ]]; do sleep 0.2; done
+  fi
+  rm -f "$DOCKERD_PID_FILE"
+}
+
+# Every kubelet, containerd and systemd of every node holds inotify instances,
+# and the default of 128 is shared by all containers of a host.
+raise_inotify_limits() {
+  raise fs.inotify.max_user_instances 8192
+  raise fs.inotify.max_user_watches 524288
+}
+
+raise() {
+  local name=$1 wanted=$2 file=/proc/sys/${1//.//}
+  (($(cat "$file") >= wanted)) && return
+  echo "$wanted" >"$file" || die "cannot set $name: as root, run: sysctl -w $name=$wanted"
+}
