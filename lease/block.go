@@ -198,6 +198,11 @@ func (b *Block) Clone() Block {
 	return c
 }
 
+// Equal reports whether b and c say the same, whatever their versions.
+func (b *Block) Equal(c *Block) bool {
+	return b.prefix == c.prefix && slices.Equal(b.Leases, c.Leases) && slices.Equal(b.Pins, c.Pins)
+}
+
 // Claim leases the addresses of want that are claimable to the node and
 // returns them.
 func (b *Block) Claim(node Node, want Set) Set {

@@ -14,6 +14,9 @@ type State string
 const (
 	// Assigned: a sandbox has the address, or is about to.
 	Assigned State = "assigned"
+	// Placing: an identity's pod is getting the address for the first time.
+	// Pin and endpoint may be missing or on their way.
+	Placing State = "placing"
 	// Retained: no sandbox has it, but its identity owns it.
 	Retained State = "retained"
 	// Cooling: given back at Entry.Since and not to be used again yet.

@@ -1,0 +1,294 @@
+package lease
+
+import (
+	"context"
+	"encoding/binary"
+	"hash/fnv"
+	"math/bits"
+	"net/netip"
+	"time"
+
+	"go4.org/netipx"
+)
+
+// Limits of the search for a block with something to claim.
+const (
+	// maxProbes is how many blocks one claim looks at. The next one goes on
+	// where it ended, because blocks found full are passed over for a while.
+	maxProbes = 64
+	// fullFor is how long a block counts as full, for each block of its
+	// pool; it lies between the two bounds. In a small pool an address that
+	// came free is found soon, in a large one nobody reads the same full
+	// blocks over and over.
+	fullFor    = 250 * time.Millisecond
+	fullAtMost = 30 * time.Second
+	// maxBlocks bounds the blocks of one range that are considered: the
+	// first 2^32, which is an IPv6 /92.
+	maxBlocks = 1 << 32
+)
+
+// pick chooses one free address for each family and marks it busy, claiming
+// more where none is free. It picks for all families or for none.
+func (l *Lessee) pick(ctx context.Context, r *Request, families [][]Pool) (picked []Entry, err error) {
+	defer func() {
+		if err != nil {
+			l.idle(picked)
+		}
+	}()
+	for _, pools := range families {
+		e, err := l.pickOne(ctx, r, pools)
+		if err != nil {
+			return picked, err
+		}
+		picked = append(picked, e)
+	}
+	return picked, nil
+}
+
+func (l *Lessee) pickOne(ctx context.Context, r *Request, pools []Pool) (Entry, error) {
+	for {
+		if addr, pool, ok := l.pickFree(pools); ok {
+			return r.entry(addr, "", time.Time{}, pool.Detail(addr)), nil
+		}
+		if err := l.claim(ctx, pools); err != nil {
+			return Entry{}, err
+		}
+	}
+}
+
+// pickFree takes the free address that has been free the longest, of the
+// first pool that has one, and marks it busy.
+func (l *Lessee) pickFree(pools []Pool) (netip.Addr, Pool, bool) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	for _, p := range pools {
+		var best netip.Addr
+		for addr := range l.freeAddrs() {
+			if p.Ranges.Contains(addr) && (!best.IsValid() || l.freeLonger(addr, best)) {
+				best = addr
+			}
+		}
+		if best.IsValid() {
+			l.busy[best] = true
+			return best, p, true
+		}
+	}
+	return netip.Addr{}, Pool{}, false
+}
+
+// freeLonger orders free addresses by when they were given back, those never
+// used first, then by address. The caller holds l.mu.
+func (l *Lessee) freeLonger(x, y netip.Addr) bool {
+	if c := l.freed[x].Compare(l.freed[y]); c != 0 {
+		return c < 0
+	}
+	return x.Less(y)
+}
+
+// claimCall is a claim that several pods wait for.
+type claimCall struct {
+	waiting int
+	done    chan struct{}
+	err     error
+}
+
+// claim leases more addresses of the first pool that has any. Callers that
+// ask for the same pools while one claim is under way share it: it takes as
+// many addresses as there are callers. It returns nil when it took at least
+// one, [*ExhaustedError] when there is none.
+func (l *Lessee) claim(ctx context.Context, pools []Pool) error {
+	key := poolNames(pools)
+	l.mu.Lock()
+	if call, ok := l.claims[key]; ok {
+		call.waiting++
+		l.mu.Unlock()
+		select {
+		case <-call.done:
+			return call.err
+		case <-ctx.Done():
+			return ctx.Err()
+		}
+	}
+	call := &claimCall{waiting: 1, done: make(chan struct{})}
+	l.claims[key] = call
+	l.mu.Unlock()
+
+	call.err = l.claimFrom(ctx, pools, func() int {
+		l.mu.Lock()
+		defer l.mu.Unlock()
+		return call.waiting
+	})
+	l.mu.Lock()
+	delete(l.claims, key)
+	l.mu.Unlock()
+	close(call.done)
+	return call.err
+}
+
+func poolNames(pools []Pool) string {
+	var key []byte
+	for _, p := range pools {
+		key = append(append(key, p.Name...), 0)
+	}
+	return string(key)
+}
+
+func (l *Lessee) claimFrom(ctx context.Context, pools []Pool, waiting func() int) error {
+	probes := maxProbes
+	var names []string
+	for _, p := range pools {
+		got, err := l.ClaimAhead(ctx, p, waiting, &probes)
+		if err != nil || got > 0 {
+			return err
+		}
+		names = append(names, p.Name)
+	}
+	return &ExhaustedError{Pools: names}
+}
+
+// ClaimAhead leases addresses of one pool, as many as waiting returns when
+// the update is made and up to the pool's Plenty beyond them, all from one
+// block. It returns how many it got, none when it found no block with any.
+// It looks at no more than *probes blocks and counts them down.
+func (l *Lessee) ClaimAhead(ctx context.Context, p Pool, waiting func() int, probes *int) (int, error) {
+	walk := newWalk(p.Ranges, l.node.UID+p.Name)
+	for prefix := range walk.blocks {
+		if *probes == 0 {
+			break
+		}
+		if l.knownFull(prefix, p) {
+			continue
+		}
+		*probes--
+		got, err := l.claimIn(ctx, prefix, p, waiting)
+		if err != nil || got > 0 {
+			return got, err
+		}
+		l.markFull(prefix, walk.total)
+	}
+	return 0, nil
+}
+
+// claimIn leases addresses of one block.
+func (l *Lessee) claimIn(ctx context.Context, prefix netip.Prefix, p Pool, waiting func() int) (int, error) {
+	var got Set
+	err := l.amend(ctx, prefix, func(b *Block) error {
+		want := b.within(p.Ranges) & b.Claimable()
+		got = b.Claim(l.node, want.First(max(waiting(), p.Plenty)))
+		return nil
+	})
+	return got.Len(), err
+}
+
+// within returns the addresses of the block that are in ranges.
+func (b *Block) within(ranges *netipx.IPSet) Set {
+	var s Set
+	for o := range all.Offsets() {
+		if ranges.Contains(b.Addr(o)) {
+			s |= only(o)
+		}
+	}
+	return s
+}
+
+// knownFull reports whether the block was found full a moment ago or, by
+// what the node knows, has nothing of the pool to claim.
+func (l *Lessee) knownFull(prefix netip.Prefix, p Pool) bool {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	until, ok := l.full[prefix]
+	if !ok {
+		return false
+	}
+	if l.now().After(until) {
+		delete(l.full, prefix)
+		return false
+	}
+	v, ok := l.views[prefix]
+	return !ok || v.block.within(p.Ranges)&v.block.Claimable() == 0
+}
+
+func (l *Lessee) markFull(prefix netip.Prefix, total uint64) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	pause := fullAtMost
+	if total < uint64(fullAtMost/fullFor) {
+		pause = fullFor * time.Duration(total)
+	}
+	l.full[prefix] = l.now().Add(pause)
+}
+
+// walk enumerates the blocks of a set of ranges, each node from a place of
+// its own, so that nodes seldom meet in a block while there is room.
+type walk struct {
+	ranges []netipx.IPRange
+	counts []uint64
+	total  uint64
+	start  uint64
+}
+
+func newWalk(set *netipx.IPSet, seed string) *walk {
+	w := &walk{ranges: set.Ranges()}
+	for _, r := range w.ranges {
+		n := blockCount(r)
+		w.counts = append(w.counts, n)
+		w.total += n
+	}
+	if w.total > 0 {
+		h := fnv.New64a()
+		_, _ = h.Write([]byte(seed)) // never fails (hash.Hash)
+		w.start = h.Sum64() % w.total
+	}
+	return w
+}
+
+// blocks yields every block once; one that two ranges share may come twice.
+func (w *walk) blocks(yield func(netip.Prefix) bool) {
+	for i := range w.total {
+		if !yield(w.at((w.start + i) % w.total)) {
+			return
+		}
+	}
+}
+
+func (w *walk) at(n uint64) netip.Prefix {
+	for i, r := range w.ranges {
+		if n < w.counts[i] {
+			return blockAfter(BlockOf(r.From()), n)
+		}
+		n -= w.counts[i]
+	}
+	panic("unreachable: n is below the total")
+}
+
+// blockCount returns how many blocks a range touches, at most maxBlocks.
+func blockCount(r netipx.IPRange) uint64 {
+	fromHi, fromLo := halves(BlockOf(r.From()).Addr())
+	toHi, toLo := halves(BlockOf(r.To()).Addr())
+	lo, borrow := bits.Sub64(toLo, fromLo, 0)
+	hi, _ := bits.Sub64(toHi, fromHi, borrow)
+	if hi != 0 || lo/Size >= maxBlocks {
+		return maxBlocks
+	}
+	return lo/Size + 1
+}
+
+// blockAfter returns the n-th block after first.
+func blockAfter(first netip.Prefix, n uint64) netip.Prefix {
+	hi, lo := halves(first.Addr())
+	lo, carry := bits.Add64(lo, n*Size, 0)
+	var b [16]byte
+	binary.BigEndian.PutUint64(b[:8], hi+carry)
+	binary.BigEndian.PutUint64(b[8:], lo)
+	addr := netip.AddrFrom16(b)
+	if first.Addr().Is4() {
+		addr = addr.Unmap()
+	}
+	return BlockOf(addr)
+}
+
+// halves returns an address as a 128-bit number, IPv4 in its mapped form.
+func halves(a netip.Addr) (hi, lo uint64) {
+	b := a.As16()
+	return binary.BigEndian.Uint64(b[:8]), binary.BigEndian.Uint64(b[8:])
+}

@@ -1,0 +1,395 @@
+package lease
+
+import (
+	"cmp"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"maps"
+	"net/netip"
+	"slices"
+	"sync"
+	"time"
+
+	"go4.org/netipx"
+)
+
+// Lessee is one node's side of the protocol: it claims and yields leases and
+// hands the leased addresses to the pods of its node. All methods may be
+// called from many goroutines. No lock is held while the cluster or the disk
+// is waited for.
+type Lessee struct {
+	node     Node
+	cluster  Cluster
+	disk     Disk
+	now      func() time.Time
+	coolDown time.Duration
+
+	mu sync.Mutex
+	// started is set when the blocks of this node are known; before that
+	// only what the journal knows is answered.
+	started bool
+	// trustedUntil ends the time in which new assignments are begun without
+	// having heard from the cluster, see [Lessee.Trust].
+	trustedUntil time.Time
+	views        map[netip.Prefix]view
+	entries      map[netip.Addr]Entry
+	// dirty are addresses whose entry on disk may differ.
+	dirty                   map[netip.Addr]bool
+	nextFlush, runningFlush *flush
+	// busy are addresses in the course of a placement.
+	busy map[netip.Addr]bool
+	// freed is when an address became free, for picking the one that has
+	// been free the longest.
+	freed map[netip.Addr]time.Time
+	// full is until when a block is known to have nothing to claim.
+	full map[netip.Prefix]time.Time
+	// read ahead by Prepare: the endpoint of a pod, by UID.
+	pointers map[string]Endpoint
+
+	queues map[netip.Prefix][]*amendment
+	owners map[Owner]chan struct{}
+	claims map[string]*claimCall
+}
+
+// Config is what a Lessee is made of.
+type Config struct {
+	Node    Node
+	Cluster Cluster
+	Disk    Disk
+	// Now is the node's wall clock.
+	Now func() time.Time
+	// CoolDown is how long an address rests between two pods.
+	CoolDown time.Duration
+}
+
+// New returns a Lessee with what its journal knows. It answers for pods that
+// the journal knows at once, and for new ones after [Lessee.Start].
+func New(c Config) (*Lessee, error) {
+	entries, err := c.Disk.Load()
+	if err != nil {
+		return nil, fmt.Errorf("load the journal: %w", err)
+	}
+	l := &Lessee{
+		node: c.Node, cluster: c.Cluster, disk: c.Disk, now: c.Now, coolDown: c.CoolDown,
+		views:    map[netip.Prefix]view{},
+		entries:  map[netip.Addr]Entry{},
+		dirty:    map[netip.Addr]bool{},
+		busy:     map[netip.Addr]bool{},
+		freed:    map[netip.Addr]time.Time{},
+		full:     map[netip.Prefix]time.Time{},
+		pointers: map[string]Endpoint{},
+		queues:   map[netip.Prefix][]*amendment{},
+		owners:   map[Owner]chan struct{}{},
+		claims:   map[string]*claimCall{},
+	}
+	for _, e := range entries {
+		l.entries[e.Addr] = e
+	}
+	return l, nil
+}
+
+// Pool is what the protocol needs of a pool: which addresses, and how many
+// to take at a time.
+type Pool struct {
+	Name string
+	// Ranges are the addresses to hand out, all of one family.
+	Ranges *netipx.IPSet
+	// Plenty is how many addresses a claim may take beyond what waits: a
+	// whole block when the pool is rich, none when it is scarce.
+	Plenty int
+	// Detail returns what is to be stored with an address of this pool.
+	Detail func(netip.Addr) json.RawMessage
+}
+
+// Request asks for the addresses of one interface of one pod: one of each
+// element of Families, from the first pool of it that has one.
+type Request struct {
+	Owner     Owner
+	Container string
+	Namespace string
+	Pod       string
+	Network   string
+	// Sticky is set for a StatefulSet's pod. OwnerKind and OwnerName go into
+	// the endpoint.
+	Sticky    bool
+	OwnerKind string
+	OwnerName string
+	Families  [][]Pool
+	// OnlyFrom makes a sticky identity give up an address that lies in none
+	// of the pools. Without it an identity keeps its address whatever pools
+	// are asked for.
+	OnlyFrom bool
+}
+
+func (r *Request) identity() Identity {
+	return Identity{Namespace: r.Namespace, Pod: r.Pod, Interface: r.Owner.Interface}
+}
+
+// entry returns the journal entry of an address assigned by this request.
+func (r *Request) entry(addr netip.Addr, state State, since time.Time, detail json.RawMessage) Entry {
+	return Entry{
+		Addr: addr, State: state, Since: since,
+		Owner: r.Owner, Container: r.Container, Namespace: r.Namespace, Pod: r.Pod,
+		Network: r.Network, Sticky: r.Sticky, Detail: detail,
+	}
+}
+
+// ExhaustedError says that no address is left in any of the pools.
+type ExhaustedError struct {
+	Pools []string
+}
+
+// Error names the pools.
+func (e *ExhaustedError) Error() string {
+	return fmt.Sprintf("all IP addresses used out in pools %q", e.Pools)
+}
+
+// The reasons for which a new assignment has to wait.
+var (
+	// ErrNotStarted: the node's leases are not known yet.
+	ErrNotStarted = errors.New("the agent has not read this node's leases yet")
+	// ErrCutOff: the cluster was not heard of for so long that this node's
+	// leases may have been given away.
+	ErrCutOff = errors.New("the API server has been out of reach for too long to assign new addresses")
+)
+
+// Trust allows new assignments until the given time. The caller has read its
+// own Node from the cluster and found it in order; until is half a hold-down
+// after that read was begun.
+func (l *Lessee) Trust(until time.Time) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.trustedUntil = until
+}
+
+// Ready returns why a new assignment would fail now ([ErrNotStarted],
+// [ErrCutOff]), or nil.
+func (l *Lessee) Ready() error {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	switch {
+	case !l.started:
+		return ErrNotStarted
+	case l.now().After(l.trustedUntil):
+		return ErrCutOff
+	}
+	return nil
+}
+
+// Acquire returns one address for each family of the request. What it
+// returns is on disk. The same owner gets the same addresses again, whatever
+// happened in between; either every family gets an address or nothing is
+// kept.
+//
+// Errors: [*ExhaustedError]; [ErrNotStarted]; [ErrCutOff]; those of
+// [Cluster] and [Disk]. Each of them may be retried.
+func (l *Lessee) Acquire(ctx context.Context, r Request) ([]Entry, error) {
+	unlock, err := l.serialize(ctx, r.Owner)
+	if err != nil {
+		return nil, err
+	}
+	defer unlock()
+
+	got, missing := l.known(&r)
+	if len(missing) > 0 {
+		if err := l.Ready(); err != nil {
+			return nil, err
+		}
+	}
+	switch {
+	case len(missing) == 0:
+		return l.assign(&r, got)
+	case r.Sticky:
+		return l.place(ctx, &r, got, missing)
+	}
+	picked, err := l.pick(ctx, &r, missing)
+	if err != nil {
+		return nil, err
+	}
+	defer l.idle(picked)
+	return l.assign(&r, append(got, picked...))
+}
+
+// serialize waits until no other call is under way for the owner.
+func (l *Lessee) serialize(ctx context.Context, o Owner) (unlock func(), err error) {
+	for {
+		l.mu.Lock()
+		other, busy := l.owners[o]
+		if !busy {
+			mine := make(chan struct{})
+			l.owners[o] = mine
+			l.mu.Unlock()
+			return func() {
+				l.mu.Lock()
+				delete(l.owners, o)
+				l.mu.Unlock()
+				close(mine)
+			}, nil
+		}
+		l.mu.Unlock()
+		select {
+		case <-other:
+		case <-ctx.Done():
+			return nil, fmt.Errorf("an earlier request for %s is still under way: %w", o.Interface, ctx.Err())
+		}
+	}
+}
+
+// known returns what the journal has for the owner, and the families it has
+// nothing for. For this pod UID the journal is enough: a pinned address was
+// confirmed before it came in, and one that is cooling was this owner's.
+func (l *Lessee) known(r *Request) (got []Entry, missing [][]Pool) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	for _, pools := range r.Families {
+		e, ok := l.ownedIn(r, pools)
+		if ok {
+			got = append(got, e)
+		} else {
+			missing = append(missing, pools)
+		}
+	}
+	return got, missing
+}
+
+// ownedIn returns the owner's address of the family of pools. The caller
+// holds l.mu.
+func (l *Lessee) ownedIn(r *Request, pools []Pool) (Entry, bool) {
+	for _, e := range l.entries {
+		if e.Owner != r.Owner || !familyIs(pools, e.Addr) {
+			continue
+		}
+		if l.started && !l.leased(e.Addr) {
+			continue // it was taken from this node: see [Lessee.Tidy]
+		}
+		switch e.State {
+		case Assigned, Retained, Cooling:
+			if e.State != Cooling || e.Sticky == r.Sticky {
+				return e, true
+			}
+		}
+	}
+	return Entry{}, false
+}
+
+func familyIs(pools []Pool, addr netip.Addr) bool {
+	for _, p := range pools {
+		for _, r := range p.Ranges.Ranges() {
+			return r.From().Is4() == addr.Is4()
+		}
+	}
+	return false
+}
+
+// assign makes entries the owner's, durably.
+func (l *Lessee) assign(r *Request, entries []Entry) ([]Entry, error) {
+	l.mu.Lock()
+	for i, e := range entries {
+		a := r.entry(e.Addr, Assigned, l.now(), e.Detail)
+		if e.Owner == r.Owner && e.State == Assigned {
+			a.Since, a.Sticky = e.Since, e.Sticky
+			if a.Container == "" {
+				a.Container, a.Network = e.Container, e.Network
+			}
+		}
+		entries[i] = a
+		if old, ok := l.entries[a.Addr]; !ok || !sameEntry(&old, &a) {
+			l.set(a)
+		}
+	}
+	l.mu.Unlock()
+	slices.SortFunc(entries, func(x, y Entry) int { return x.Addr.Compare(y.Addr) })
+	return entries, l.sync()
+}
+
+func sameEntry(x, y *Entry) bool {
+	return x.State == y.State && x.Owner == y.Owner && x.Container == y.Container && x.Sticky == y.Sticky
+}
+
+// idle ends the placement of addresses.
+func (l *Lessee) idle(entries []Entry) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	for _, e := range entries {
+		delete(l.busy, e.Addr)
+	}
+}
+
+// Sandbox says whose addresses to give back.
+type Sandbox struct {
+	Owner     Owner
+	Container string
+}
+
+// Release gives the addresses of a sandbox back, durably: a sticky one is
+// retained, others cool down. It never waits for the cluster, and succeeds
+// for what is not there: an address that has since gone to another sandbox,
+// also of the same pod, stays.
+func (l *Lessee) Release(s Sandbox) ([]Entry, error) {
+	return l.releaseIf(func(e *Entry) bool {
+		if e.Owner.Interface != s.Owner.Interface {
+			return false
+		}
+		if e.Container == "" {
+			return s.Owner.PodUID != "" && e.Owner.PodUID == s.Owner.PodUID
+		}
+		return e.Container == s.Container
+	})
+}
+
+// ReleaseInvalid gives back what sandboxes of the network hold that valid
+// does not name (CNI spec, GC).
+func (l *Lessee) ReleaseInvalid(network string, valid func(container, ifname string) bool) ([]Entry, error) {
+	return l.releaseIf(func(e *Entry) bool {
+		return e.Network == network && e.Container != "" && !valid(e.Container, e.Owner.Interface)
+	})
+}
+
+// ReleasePod gives back what the journal still has for a pod that is no
+// more. The caller is certain of that: by a quorum read the name belongs to
+// no pod or to one with another UID.
+func (l *Lessee) ReleasePod(uid string) ([]Entry, error) {
+	return l.releaseIf(func(e *Entry) bool { return e.Owner.PodUID == uid })
+}
+
+func (l *Lessee) releaseIf(match func(*Entry) bool) ([]Entry, error) {
+	l.mu.Lock()
+	var released []Entry
+	for _, e := range l.entries {
+		if (e.State != Assigned && e.State != Placing) || l.busy[e.Addr] || !match(&e) {
+			continue
+		}
+		released = append(released, e)
+		switch {
+		case e.State == Placing:
+			// Whether the pin is there is not known: Tidy finds out.
+		case e.Sticky:
+			e.State = Retained
+		default:
+			e.State = Cooling
+		}
+		e.Since, e.Container = l.now(), ""
+		l.set(e)
+	}
+	l.mu.Unlock()
+	return released, l.sync()
+}
+
+// Entries returns the journal, by address.
+func (l *Lessee) Entries() []Entry {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return slices.SortedFunc(maps.Values(l.entries), func(x, y Entry) int {
+		return cmp.Or(x.Addr.Compare(y.Addr))
+	})
+}
+
+// Has reports whether the sandbox holds the address, by the journal.
+func (l *Lessee) Has(s Sandbox, addr netip.Addr) bool {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	e, ok := l.entries[addr]
+	return ok && e.State == Assigned && e.Owner.Interface == s.Owner.Interface && e.Container == s.Container
+}

@@ -1,0 +1,247 @@
+package lease
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net/netip"
+	"time"
+)
+
+// placingGrace is how long the unfinished placement of a sandbox that is gone
+// stays for the next attempt of its pod.
+const placingGrace = time.Minute
+
+// Free returns the addresses this node leases and nobody uses.
+func (l *Lessee) Free() []netip.Addr {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	var free []netip.Addr
+	for addr := range l.freeAddrs() {
+		free = append(free, addr)
+	}
+	return free
+}
+
+// Yield gives leases of free addresses back. Addresses that are not free are
+// passed over. An update whose outcome stays unknown leaves its addresses
+// yielding, in the journal, until [Lessee.Tidy] has settled it.
+func (l *Lessee) Yield(ctx context.Context, addrs []netip.Addr) error {
+	l.mu.Lock()
+	want := map[netip.Addr]bool{}
+	for _, addr := range addrs {
+		want[addr] = true
+	}
+	for addr := range l.freeAddrs() {
+		if want[addr] {
+			l.set(Entry{Addr: addr, State: Yielding, Since: l.now()})
+		}
+	}
+	l.mu.Unlock()
+	if err := l.sync(); err != nil {
+		return err
+	}
+	return l.finishYields(ctx)
+}
+
+// finishYields makes every yielding address another node's to claim.
+func (l *Lessee) finishYields(ctx context.Context) error {
+	l.mu.Lock()
+	giving := map[netip.Prefix]Set{}
+	for addr, e := range l.entries {
+		if e.State == Yielding {
+			giving[BlockOf(addr)] |= only(Offset(addr))
+		}
+	}
+	l.mu.Unlock()
+	var errs []error
+	for prefix, give := range giving {
+		err := l.amend(ctx, prefix, func(b *Block) error {
+			b.Yield(l.node.UID, give)
+			return nil
+		})
+		if err != nil {
+			errs = append(errs, fmt.Errorf("yield in %s: %w", Name(prefix), err))
+			continue
+		}
+		l.mu.Lock()
+		for addr, e := range l.entries {
+			if e.State == Yielding && BlockOf(addr) == prefix && give.Has(Offset(addr)) {
+				l.drop(addr)
+				delete(l.freed, addr)
+			}
+		}
+		l.mu.Unlock()
+	}
+	return errors.Join(append(errs, l.sync())...)
+}
+
+// Tidy does what time and other nodes have made due: addresses that have
+// cooled down become free, yields are finished, entries whose lease is gone
+// are dropped, and identities that lost their pin give their address up. It
+// reads the cluster only for what looks gone, and returns what it could not
+// finish; calling it again goes on.
+func (l *Lessee) Tidy(ctx context.Context) error {
+	if !l.isStarted() {
+		return ErrNotStarted
+	}
+	l.cool()
+	err := l.sync()
+	doubtful := l.doubtful()
+	defer l.idle(doubtful)
+	for _, e := range doubtful {
+		if e := l.settle(ctx, e); e != nil {
+			err = errors.Join(err, e)
+		}
+	}
+	return errors.Join(err, l.sync(), l.finishYields(ctx))
+}
+
+func (l *Lessee) isStarted() bool {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.started
+}
+
+// cool frees what has cooled down and drops what is another node's: by the
+// node's view, which is at least as new as its own last write.
+func (l *Lessee) cool() {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	now := l.now()
+	for addr, e := range l.entries {
+		switch {
+		case l.busy[addr]:
+		case e.State == Cooling && !now.Before(e.Since.Add(l.coolDown)):
+			l.drop(addr)
+			l.freed[addr] = now
+		case e.State == Cooling && !l.leased(addr):
+			l.drop(addr)
+		}
+	}
+	for prefix, v := range l.views {
+		_, queued := l.queues[prefix]
+		if !queued && v.block.LeasedTo(l.node.UID) == 0 {
+			delete(l.views, prefix)
+		}
+	}
+}
+
+// doubtful returns the entries, marked busy, that the cluster may say
+// something else about than the journal.
+func (l *Lessee) doubtful() []Entry {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	var doubtful []Entry
+	for addr, e := range l.entries {
+		if !l.busy[addr] && l.inDoubt(&e) {
+			l.busy[addr] = true
+			doubtful = append(doubtful, e)
+		}
+	}
+	return doubtful
+}
+
+// inDoubt: a retained address without lease or pin, an address that its
+// identity left for another one, a placement nobody came back for. The caller
+// holds l.mu.
+func (l *Lessee) inDoubt(e *Entry) bool {
+	if e.State != Retained && e.State != Placing {
+		return false
+	}
+	if l.successor(e) {
+		return true
+	}
+	if e.State == Placing {
+		return e.Container == "" && l.now().Sub(e.Since) > placingGrace
+	}
+	pin, ok := l.pinned(e.Addr)
+	return !l.leased(e.Addr) || !ok || pin.Identity != e.Identity()
+}
+
+// successor reports whether the identity has another address of the family
+// assigned. The caller holds l.mu.
+func (l *Lessee) successor(e *Entry) bool {
+	for _, o := range l.entries {
+		if o.State == Assigned && o.Sticky && o.Addr != e.Addr &&
+			o.Identity() == e.Identity() && o.Addr.Is4() == e.Addr.Is4() {
+			return true
+		}
+	}
+	return false
+}
+
+// settle finds out by quorum reads whether a doubtful address is still the
+// identity's. If not, it cools down; if it is not even leased, it is dropped.
+func (l *Lessee) settle(ctx context.Context, e Entry) error {
+	b, err := l.read(ctx, BlockOf(e.Addr))
+	if err != nil {
+		return err
+	}
+	if !b.LeasedTo(l.node.UID).Has(Offset(e.Addr)) {
+		l.change(e, func() { l.drop(e.Addr) })
+		return nil
+	}
+	pin, pinned := b.PinAt(e.Addr)
+	if pinned && pin.Identity == e.Identity() {
+		named, err := l.named(ctx, &e)
+		if err != nil {
+			return err
+		}
+		if named {
+			e.State = Retained
+			l.change(e, func() { l.set(e) })
+			return nil
+		}
+		if err := l.withdraw(ctx, &e); err != nil {
+			return err
+		}
+	}
+	l.change(e, func() { l.set(Entry{Addr: e.Addr, State: Cooling, Since: l.now()}) })
+	return nil
+}
+
+// change runs f with the lock held if the entry is still the one judged.
+func (l *Lessee) change(judged Entry, f func()) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if now, ok := l.entries[judged.Addr]; ok && now.Owner == judged.Owner {
+		f()
+	}
+}
+
+// named reports whether the identity's endpoint names the address.
+func (l *Lessee) named(ctx context.Context, e *Entry) (bool, error) {
+	ep, err := l.cluster.Endpoint(ctx, e.Namespace, e.Pod)
+	if errors.Is(err, ErrNotFound) {
+		return false, nil
+	}
+	if err != nil {
+		return false, fmt.Errorf("read the endpoint of %s/%s: %w", e.Namespace, e.Pod, err)
+	}
+	for _, a := range ep.Of(e.Owner.Interface) {
+		if a.Addr == e.Addr {
+			return true, nil
+		}
+	}
+	return false, nil
+}
+
+// withdraw removes a pin that this node made and that no endpoint names. It
+// needs no second look at pod and StatefulSet: only the lessee, which is this
+// node, could have answered with the address, and the address is busy.
+func (l *Lessee) withdraw(ctx context.Context, e *Entry) error {
+	err := l.amend(ctx, BlockOf(e.Addr), func(b *Block) error {
+		if !b.LeasedTo(l.node.UID).Has(Offset(e.Addr)) {
+			return ErrNotLeased
+		}
+		if err := b.MarkReleasing(e.Addr, e.Identity()); err != nil {
+			return err
+		}
+		return b.Unpin(e.Addr, e.Identity())
+	})
+	if errors.Is(err, ErrNotPinned) {
+		return nil
+	}
+	return err
+}
