@@ -1,0 +1,397 @@
+package elected
+
+import (
+	"bytes"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"maps"
+	"slices"
+	"strings"
+
+	"github.com/holdfast-ipam/holdfast/crds/spiderpool/v2beta1"
+	corev1 "k8s.io/api/core/v1"
+)
+
+// The annotations of a SpiderMultusConfig that change what is rendered, and
+// the one of a NetworkAttachmentDefinition that tells device plugins.
+const (
+	annotationNADName      = "multus.spidernet.io/cr-name"
+	annotationCNIVersion   = "multus.spidernet.io/cni-version"
+	annotationNetworkName  = "cni.spidernet.io/cniconfig-name"
+	annotationResourceName = "k8s.v1.cni.cncf.io/resourceName"
+	defaultCNIVersion      = "0.3.1"
+)
+
+// Definition is what the NetworkAttachmentDefinition of a SpiderMultusConfig
+// has to be.
+type Definition struct {
+	Name        string
+	Annotations map[string]string
+	// Config is spec.config: a CNI configuration list, or empty for a custom
+	// network without customCNI, whose configuration lies on the nodes.
+	Config string
+}
+
+// Render returns the definition of a SpiderMultusConfig. Errors tell which
+// field of it to correct.
+func Render(smc *v2beta1.SpiderMultusConfig) (Definition, error) {
+	d := Definition{Name: smc.Name, Annotations: maps.Clone(smc.Annotations)}
+	// kubectl would take a copy of this for what somebody applied.
+	delete(d.Annotations, corev1.LastAppliedConfigAnnotation)
+	if name := smc.Annotations[annotationNADName]; name != "" {
+		d.Name = name
+	}
+	if smc.Spec.CNIType == v2beta1.CNITypeCustom || smc.Spec.CNIType == "" {
+		if smc.Spec.CustomCNI != "" && !json.Valid([]byte(smc.Spec.CustomCNI)) {
+			return Definition{}, errors.New("spec.customCNI is not JSON: correct it")
+		}
+		d.Config = smc.Spec.CustomCNI
+		return d, nil
+	}
+	plugins, resource, err := chain(&smc.Spec)
+	if err != nil {
+		return Definition{}, err
+	}
+	if resource != "" {
+		if d.Annotations == nil {
+			d.Annotations = make(map[string]string)
+		}
+		d.Annotations[annotationResourceName] = resource
+	}
+	list := configList{CNIVersion: defaultCNIVersion, Name: d.Name, Plugins: plugins}
+	switch version := smc.Annotations[annotationCNIVersion]; version {
+	case "":
+	case "0.3.0", "0.3.1", "0.4.0", "1.0.0", "1.1.0":
+		list.CNIVersion = version
+	default:
+		return Definition{}, fmt.Errorf("annotation %s: CNI version %q is not known: use 0.3.0, 0.3.1, 0.4.0, 1.0.0 or 1.1.0", annotationCNIVersion, version)
+	}
+	if name := smc.Annotations[annotationNetworkName]; name != "" {
+		list.Name = name
+	}
+	d.Config, err = compact(list)
+	return d, err
+}
+
+// configList is a CNI network configuration list (CNI spec, section 1). The
+// order of fields here and below is the order of keys in the text.
+type configList struct {
+	CNIVersion string `json:"cniVersion"`
+	Name       string `json:"name"`
+	Plugins    []any  `json:"plugins"`
+}
+
+func compact(v any) (string, error) {
+	var b bytes.Buffer
+	e := json.NewEncoder(&b)
+	e.SetEscapeHTML(false)
+	if err := e.Encode(v); err != nil {
+		return "", fmt.Errorf("render the CNI configuration: %w", err)
+	}
+	return strings.TrimSuffix(b.String(), "\n"), nil
+}
+
+// chain returns the plugins of a network that is not custom, in order:
+// what prepares the node's interface, the network's own plugin, rdma, further
+// plugins, the coordinator, tuning. It returns as well the device plugin
+// resource of the network, if it has one.
+func chain(spec *v2beta1.MultusConfigSpec) (plugins []any, resource string, err error) {
+	plugins, resource, err = network(spec)
+	if err != nil {
+		return nil, "", err
+	}
+	if spec.SRIOV != nil && spec.SRIOV.RdmaIsolation {
+		plugins = append(plugins, typed{Type: "rdma"})
+	}
+	for i, text := range spec.ChainCNIJSONData {
+		var conf struct{ Type string }
+		if err := json.Unmarshal([]byte(text), &conf); err != nil || conf.Type == "" {
+			return nil, "", fmt.Errorf("spec.chainCNIJsonData[%d] is not a JSON object with a type, like {\"type\":\"tuning\"}: correct it", i)
+		}
+		plugins = append(plugins, json.RawMessage(text))
+	}
+	if spec.EnableCoordinator == nil || *spec.EnableCoordinator {
+		plugins = append(plugins, coordinator(spec.Coordinator))
+	}
+	if spec.SRIOV != nil && spec.SRIOV.MTU > 0 {
+		plugins = append(plugins, tuning{Type: "tuning", MTU: spec.SRIOV.MTU})
+	}
+	return plugins, resource, nil
+}
+
+type typed struct {
+	Type string `json:"type"`
+}
+
+type tuning struct {
+	Type string `json:"type"`
+	MTU  int32  `json:"mtu"`
+}
+
+// network returns the network's own plugin behind the one that prepares the
+// node's interface for it.
+func network(spec *v2beta1.MultusConfigSpec) (plugins []any, resource string, err error) {
+	if err := oneBlock(spec); err != nil {
+		return nil, "", err
+	}
+	switch spec.CNIType {
+	case v2beta1.CNITypeMacvlan:
+		plugins, err = macvlan(spec)
+	case v2beta1.CNITypeIPvlan:
+		plugins, err = ipvlan(spec)
+	case v2beta1.CNITypeVlan:
+		plugins, err = vlan(spec)
+	case v2beta1.CNITypeSRIOV:
+		return []any{sriov(spec)}, spec.SRIOV.ResourceName, nil
+	case v2beta1.CNITypeIBSRIOV:
+		return []any{ibsriov(spec)}, spec.IBSRIOV.ResourceName, nil
+	case v2beta1.CNITypeIPoIB:
+		plugins = []any{ipoibPlugin{Type: "ipoib", Master: spec.IPoIB.Master, IPAM: ipam(spec, spec.IPoIB.IPPools)}}
+	case v2beta1.CNITypeOVS:
+		if spec.OVS.DeviceID != "" {
+			resource = "ovs-cni.network.kubevirt.io/" + spec.OVS.Bridge
+		}
+		plugins = []any{ovs(spec)}
+	default:
+		err = fmt.Errorf("spec.cniType %q is not known", spec.CNIType)
+	}
+	return plugins, resource, err
+}
+
+// oneBlock refuses a spec without the block of its type or with another one.
+func oneBlock(spec *v2beta1.MultusConfigSpec) error {
+	for block, b := range map[string]struct {
+		cniType string
+		set     bool
+	}{
+		"macvlan": {v2beta1.CNITypeMacvlan, spec.Macvlan != nil},
+		"ipvlan":  {v2beta1.CNITypeIPvlan, spec.IPvlan != nil},
+		"vlan":    {v2beta1.CNITypeVlan, spec.Vlan != nil},
+		"sriov":   {v2beta1.CNITypeSRIOV, spec.SRIOV != nil},
+		"ibsriov": {v2beta1.CNITypeIBSRIOV, spec.IBSRIOV != nil},
+		"ipoib":   {v2beta1.CNITypeIPoIB, spec.IPoIB != nil},
+		"ovs":     {v2beta1.CNITypeOVS, spec.OVS != nil},
+	} {
+		switch {
+		case spec.CNIType == b.cniType && !b.set:
+			return fmt.Errorf("spec.%s is missing: a network of type %s needs it", block, b.cniType)
+		case spec.CNIType != b.cniType && b.set:
+			return fmt.Errorf("spec.%s does not belong to a network of type %s: remove it or change spec.cniType", block, spec.CNIType)
+		}
+	}
+	return nil
+}
+
+type ipamConf struct {
+	Type              string   `json:"type"`
+	DefaultIPv4Pools  []string `json:"default_ipv4_ippool,omitempty"`
+	DefaultIPv6Pools  []string `json:"default_ipv6_ippool,omitempty"`
+	MatchMasterSubnet bool     `json:"match_master_subnet,omitempty"`
+}
+
+// ipam returns nil, and with it no key, when the network has no addresses.
+func ipam(spec *v2beta1.MultusConfigSpec, pools *v2beta1.NetworkPools) *ipamConf {
+	if spec.DisableIPAM {
+		return nil
+	}
+	conf := &ipamConf{Type: "spiderpool"}
+	if pools != nil {
+		conf.DefaultIPv4Pools, conf.DefaultIPv6Pools = pools.IPv4, pools.IPv6
+		conf.MatchMasterSubnet = pools.MatchMasterSubnet && spec.CNIType == v2beta1.CNITypeSRIOV
+	}
+	return conf
+}
+
+type coordinatorConf struct {
+	TxQueueLen         int64                 `json:"txQueueLen"`
+	TunePodRoutes      bool                  `json:"tunePodRoutes"`
+	PodDefaultRouteNIC string                `json:"podDefaultRouteNic,omitempty"`
+	PodMACPrefix       string                `json:"podMACPrefix,omitempty"`
+	HijackCIDR         []string              `json:"hijackCIDR,omitempty"`
+	PolicyRoutes       []v2beta1.PolicyRoute `json:"policyRoutes,omitempty"`
+	PodRPFilter        *int64                `json:"podRPFilter,omitempty"`
+	VethLinkAddress    string                `json:"vethLinkAddress,omitempty"`
+	VethMTU            *int64                `json:"vethMTU,omitempty"`
+	Mode               string                `json:"mode"`
+	Type               string                `json:"type"`
+}
+
+// coordinator renders what is said of this network alone; the rest the
+// coordinator plugin takes from the SpiderCoordinator. hostRuleTable is one
+// for the node and therefore always taken from there, podRPFilter unless
+// podCIDRType says that the network has settings of its own.
+func coordinator(spec *v2beta1.CoordinatorSpec) coordinatorConf {
+	conf := coordinatorConf{TunePodRoutes: true, Mode: "auto", Type: "coordinator"}
+	if spec == nil {
+		return conf
+	}
+	if spec.Mode != "" {
+		conf.Mode = spec.Mode
+	}
+	if spec.TxQueueLen != nil {
+		conf.TxQueueLen = *spec.TxQueueLen
+	}
+	if spec.TunePodRoutes != nil {
+		conf.TunePodRoutes = *spec.TunePodRoutes
+	}
+	if spec.PodCIDRType != "" {
+		conf.PodRPFilter = spec.PodRPFilter
+	}
+	conf.PodDefaultRouteNIC = spec.PodDefaultRouteNIC
+	conf.PodMACPrefix = spec.PodMACPrefix
+	conf.HijackCIDR = spec.HijackCIDR
+	conf.PolicyRoutes = spec.PolicyRoutes
+	conf.VethLinkAddress = spec.VethLinkAddress
+	conf.VethMTU = spec.VethMTU
+	return conf
+}
+
+type ifacerPlugin struct {
+	VlanID     int32     `json:"vlanID,omitempty"`
+	Type       string    `json:"type"`
+	Interfaces []string  `json:"interfaces"`
+	Bond       *bondConf `json:"bond,omitempty"`
+}
+
+type bondConf struct {
+	Name    string `json:"name"`
+	Mode    int32  `json:"mode"`
+	Options string `json:"options"`
+}
+
+// ifacer returns the plugin that makes the bond, and the VLAN interface if
+// vlanID is not 0, on the node, and the name of what it makes. A network on
+// one interface without a VLAN needs none.
+func ifacer(block string, sub *v2beta1.SubInterface, vlanID int32) (plugins []any, master string, err error) {
+	if len(sub.Master) == 0 || slices.Contains(sub.Master, "") {
+		return nil, "", fmt.Errorf("spec.%s.master names no interface: name the node's interface, like ens192", block)
+	}
+	p := ifacerPlugin{VlanID: vlanID, Type: "ifacer", Interfaces: sub.Master}
+	master = sub.Master[0]
+	if len(sub.Master) > 1 {
+		if sub.Bond == nil || sub.Bond.Name == "" {
+			return nil, "", fmt.Errorf("spec.%s.master names several interfaces: name in spec.%s.bond the bond they make", block, block)
+		}
+		p.Bond = &bondConf{Name: sub.Bond.Name, Mode: sub.Bond.Mode, Options: sub.Bond.Options}
+		master = sub.Bond.Name
+	}
+	if vlanID == 0 && p.Bond == nil {
+		return nil, master, nil
+	}
+	if vlanID > 0 {
+		master = fmt.Sprintf("%s.%d", master, vlanID)
+	}
+	return []any{p}, master, nil
+}
+
+func valueOf(id *int32) int32 {
+	if id == nil {
+		return 0
+	}
+	return *id
+}
+
+type macvlanPlugin struct {
+	Type   string    `json:"type"`
+	Master string    `json:"master"`
+	Mode   string    `json:"mode,omitempty"`
+	MTU    int32     `json:"mtu"`
+	IPAM   *ipamConf `json:"ipam,omitempty"`
+}
+
+func macvlan(spec *v2beta1.MultusConfigSpec) ([]any, error) {
+	plugins, master, err := ifacer("macvlan", spec.Macvlan, valueOf(spec.Macvlan.VlanID))
+	return append(plugins, macvlanPlugin{
+		Type: "macvlan", Master: master, Mode: "bridge", MTU: spec.Macvlan.MTU, IPAM: ipam(spec, spec.Macvlan.IPPools),
+	}), err
+}
+
+func ipvlan(spec *v2beta1.MultusConfigSpec) ([]any, error) {
+	plugins, master, err := ifacer("ipvlan", spec.IPvlan, valueOf(spec.IPvlan.VlanID))
+	return append(plugins, macvlanPlugin{
+		Type: "ipvlan", Master: master, MTU: spec.IPvlan.MTU, IPAM: ipam(spec, spec.IPvlan.IPPools),
+	}), err
+}
+
+type vlanPlugin struct {
+	Type     string    `json:"type"`
+	Master   string    `json:"master"`
+	VlanMode string    `json:"vlanMode"`
+	VlanID   *int32    `json:"vlanId,omitempty"`
+	MTU      int32     `json:"mtu"`
+	IPAM     *ipamConf `json:"ipam,omitempty"`
+}
+
+// vlan leaves the VLAN to the network's own plugin and has only a bond made.
+func vlan(spec *v2beta1.MultusConfigSpec) ([]any, error) {
+	plugins, master, err := ifacer("vlan", &spec.Vlan.SubInterface, 0)
+	p := vlanPlugin{
+		Type: "vlan", Master: master, VlanMode: spec.Vlan.VlanMode, MTU: spec.Vlan.MTU, IPAM: ipam(spec, spec.Vlan.IPPools),
+	}
+	if p.VlanMode != "auto" {
+		id := valueOf(spec.Vlan.VlanID)
+		p.VlanMode, p.VlanID = "manual", &id
+	}
+	return append(plugins, p), err
+}
+
+type sriovPlugin struct {
+	Vlan      int32     `json:"vlan"`
+	MinTxRate int32     `json:"min_tx_rate"`
+	MaxTxRate int32     `json:"max_tx_rate"`
+	Type      string    `json:"type"`
+	IPAM      *ipamConf `json:"ipam,omitempty"`
+}
+
+func sriov(spec *v2beta1.MultusConfigSpec) sriovPlugin {
+	return sriovPlugin{
+		Vlan: valueOf(spec.SRIOV.VlanID), MinTxRate: spec.SRIOV.MinTxRateMbps, MaxTxRate: spec.SRIOV.MaxTxRateMbps,
+		Type: "sriov", IPAM: ipam(spec, spec.SRIOV.IPPools),
+	}
+}
+
+type ibsriovPlugin struct {
+	Type          string    `json:"type"`
+	Pkey          string    `json:"pkey"`
+	LinkState     string    `json:"link_state"`
+	RdmaIsolation bool      `json:"rdmaIsolation"`
+	IBKubernetes  bool      `json:"ibKubernetesEnabled"`
+	IPAM          *ipamConf `json:"ipam,omitempty"`
+}
+
+func ibsriov(spec *v2beta1.MultusConfigSpec) ibsriovPlugin {
+	p := ibsriovPlugin{
+		Type: "ib-sriov", Pkey: spec.IBSRIOV.Pkey, LinkState: spec.IBSRIOV.LinkState, RdmaIsolation: true,
+		IBKubernetes: spec.IBSRIOV.EnableIbKubernetes, IPAM: ipam(spec, spec.IBSRIOV.IPPools),
+	}
+	if p.LinkState == "" {
+		p.LinkState = "enable"
+	}
+	if isolate := spec.IBSRIOV.RdmaIsolation; isolate != nil {
+		p.RdmaIsolation = *isolate
+	}
+	return p
+}
+
+type ipoibPlugin struct {
+	Type   string    `json:"type"`
+	Master string    `json:"master"`
+	IPAM   *ipamConf `json:"ipam,omitempty"`
+}
+
+type ovsPlugin struct {
+	Vlan     int32               `json:"vlan"`
+	Type     string              `json:"type"`
+	Bridge   string              `json:"bridge"`
+	DeviceID string              `json:"deviceID,omitempty"`
+	IPAM     *ipamConf           `json:"ipam,omitempty"`
+	Trunk    []v2beta1.VLANRange `json:"trunk,omitempty"`
+}
+
+func ovs(spec *v2beta1.MultusConfigSpec) ovsPlugin {
+	return ovsPlugin{
+		Vlan: valueOf(spec.OVS.Vlan), Type: "ovs", Bridge: spec.OVS.Bridge, DeviceID: spec.OVS.DeviceID,
+		IPAM: ipam(spec, spec.OVS.IPPools), Trunk: spec.OVS.Trunk,
+	}
+}
