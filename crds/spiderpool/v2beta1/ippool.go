@@ -42,7 +42,18 @@ type SpiderIPPool struct {
 
 // IPPoolSpec is the addresses of a pool and who may use them.
 //
-// +kubebuilder:validation:XValidation:rule="!has(self.ipVersion) || !isCIDR(self.subnet) || self.ipVersion == cidr(self.subnet).ip().family()",fieldPath=".ipVersion",message="ipVersion does not match subnet: remove ipVersion, it follows from subnet"
+// Each rule judges what the others let pass, so that one mistake gives one
+// message. That an IPv6 gateway is among ips is not found.
+//
+// +kubebuilder:validation:XValidation:rule="!has(self.ipVersion) || !isCIDR(self.subnet) || self.ipVersion == cidr(self.subnet).ip().family()",fieldPath=".ipVersion",message="ipVersion does not match subnet: leave ipVersion out, it follows from subnet"
+// +kubebuilder:validation:XValidation:rule="!has(self.ips) || !isCIDR(self.subnet) || !self.ips.exists(r, (isIP((r.contains('-') ? r.substring(0, r.indexOf('-')) : r)) && !cidr(self.subnet).containsIP((r.contains('-') ? r.substring(0, r.indexOf('-')) : r)) || isIP((r.contains('-') ? r.substring(r.indexOf('-') + 1) : r)) && !cidr(self.subnet).containsIP((r.contains('-') ? r.substring(r.indexOf('-') + 1) : r))))",fieldPath=".ips",message="an item of ips is not in subnet: every address must lie in subnet",messageExpression="self.ips.filter(r, (isIP((r.contains('-') ? r.substring(0, r.indexOf('-')) : r)) && !cidr(self.subnet).containsIP((r.contains('-') ? r.substring(0, r.indexOf('-')) : r)) || isIP((r.contains('-') ? r.substring(r.indexOf('-') + 1) : r)) && !cidr(self.subnet).containsIP((r.contains('-') ? r.substring(r.indexOf('-') + 1) : r))))[0] + ' is not in subnet ' + self.subnet + ': every address of ips must lie in subnet'"
+// +kubebuilder:validation:XValidation:rule="!has(self.excludeIPs) || !isCIDR(self.subnet) || !self.excludeIPs.exists(r, (isIP((r.contains('-') ? r.substring(0, r.indexOf('-')) : r)) && !cidr(self.subnet).containsIP((r.contains('-') ? r.substring(0, r.indexOf('-')) : r)) || isIP((r.contains('-') ? r.substring(r.indexOf('-') + 1) : r)) && !cidr(self.subnet).containsIP((r.contains('-') ? r.substring(r.indexOf('-') + 1) : r))))",fieldPath=".excludeIPs",message="an item of excludeIPs is not in subnet: every address must lie in subnet",messageExpression="self.excludeIPs.filter(r, (isIP((r.contains('-') ? r.substring(0, r.indexOf('-')) : r)) && !cidr(self.subnet).containsIP((r.contains('-') ? r.substring(0, r.indexOf('-')) : r)) || isIP((r.contains('-') ? r.substring(r.indexOf('-') + 1) : r)) && !cidr(self.subnet).containsIP((r.contains('-') ? r.substring(r.indexOf('-') + 1) : r))))[0] + ' is not in subnet ' + self.subnet + ': every address of excludeIPs must lie in subnet'"
+// +kubebuilder:validation:XValidation:rule="!has(self.gateway) || self.gateway == ” || !isCIDR(self.subnet) || (isIP(self.gateway) && cidr(self.subnet).containsIP(self.gateway))",fieldPath=".gateway",message="gateway must be an address in subnet, like 10.6.0.1 for the subnet 10.6.0.0/16"
+// +kubebuilder:validation:XValidation:rule="!has(self.gateway) || !isIP(self.gateway) || self.gateway.contains(':') || !has(self.ips) || [[self.gateway.split('.')].map(o, int(o[0]) * 16777216 + int(o[1]) * 65536 + int(o[2]) * 256 + int(o[3]))[0]].all(g, !self.ips.exists(r, (isIP((r.contains('-') ? r.substring(0, r.indexOf('-')) : r)) && isIP((r.contains('-') ? r.substring(r.indexOf('-') + 1) : r)) && [(r.contains('-') ? r.substring(0, r.indexOf('-')) : r).split('.')].map(o, int(o[0]) * 16777216 + int(o[1]) * 65536 + int(o[2]) * 256 + int(o[3]))[0] <= g && g <= [(r.contains('-') ? r.substring(r.indexOf('-') + 1) : r).split('.')].map(o, int(o[0]) * 16777216 + int(o[1]) * 65536 + int(o[2]) * 256 + int(o[3]))[0])) || (has(self.excludeIPs) && self.excludeIPs.exists(r, (isIP((r.contains('-') ? r.substring(0, r.indexOf('-')) : r)) && isIP((r.contains('-') ? r.substring(r.indexOf('-') + 1) : r)) && [(r.contains('-') ? r.substring(0, r.indexOf('-')) : r).split('.')].map(o, int(o[0]) * 16777216 + int(o[1]) * 65536 + int(o[2]) * 256 + int(o[3]))[0] <= g && g <= [(r.contains('-') ? r.substring(r.indexOf('-') + 1) : r).split('.')].map(o, int(o[0]) * 16777216 + int(o[1]) * 65536 + int(o[2]) * 256 + int(o[3]))[0]))))",fieldPath=".gateway",message="gateway is among ips, so that a pod could get the router's address: take it out of ips or put it into excludeIPs"
+// +kubebuilder:validation:XValidation:rule="!has(self.routes) || !isCIDR(self.subnet) || self.routes.all(r, isCIDR(r.dst) && cidr(r.dst).ip().family() == cidr(self.subnet).ip().family())",fieldPath=".routes",message="the dst of each route must be a network of the IP version of subnet, like 10.7.0.0/16"
+// +kubebuilder:validation:XValidation:rule="!has(self.routes) || self.routes.all(r, !isCIDR(r.dst) || cidr(r.dst).prefixLength() > 0)",fieldPath=".routes",message="the default route is not written as a route: set gateway"
+// +kubebuilder:validation:XValidation:rule="!has(self.routes) || !isCIDR(self.subnet) || self.routes.all(r, isIP(r.gw) && cidr(self.subnet).containsIP(r.gw))",fieldPath=".routes",message="the gw of each route must be an address in subnet"
+// +kubebuilder:validation:XValidation:rule="!has(self.routes) || self.routes.all(r, self.routes.exists_one(q, q.dst == r.dst))",fieldPath=".routes",message="two routes have the same dst: keep one"
 type IPPoolSpec struct {
 	// IPVersion is the IP version of the pool, 4 or 6. Leave it out: it
 	// follows from subnet and is filled in.
@@ -54,8 +65,10 @@ type IPPoolSpec struct {
 	// fd00:6::/112. A pod's interface gets its prefix length from here. It
 	// cannot be changed: create another pool for another subnet.
 	// +required
-	// +kubebuilder:validation:MinLength=1
 	// +kubebuilder:validation:MaxLength=43
+	// +kubebuilder:validation:XValidation:rule="isCIDR(self)",message="want a network like 10.6.0.0/16 or fd00:6::/112"
+	// +kubebuilder:validation:XValidation:rule="!isCIDR(self) || (cidr(self) == cidr(self).masked() && string(cidr(self)) == self)",message="write the subnet with its first address and in the usual form, like 10.6.0.0/16 and not 10.6.0.1/16, fd00:6::/112 and not FD00:6:0::/112"
+	// +kubebuilder:validation:XValidation:rule="self == oldSelf",message="subnet cannot be changed: create another pool for another subnet"
 	Subnet string `json:"subnet"`
 
 	// IPs are the addresses of the pool: single ones (10.6.168.101) and ranges
@@ -63,24 +76,26 @@ type IPPoolSpec struct {
 	// Without any the pool is empty.
 	// +optional
 	// +listType=atomic
-	IPs []string `json:"ips,omitempty"`
+	IPs Ranges `json:"ips,omitempty"`
 
 	// ExcludeIPs are addresses that no pod gets although ips names them,
 	// written like ips.
 	// +optional
 	// +listType=atomic
-	ExcludeIPs []string `json:"excludeIPs,omitempty"`
+	ExcludeIPs Ranges `json:"excludeIPs,omitempty"`
 
 	// Gateway is the address of the subnet's router. With it, pods get a
 	// default route, unless their network asks for none. It must be in subnet
 	// and not among the addresses for pods.
 	// +optional
+	// +kubebuilder:validation:MaxLength=39
 	Gateway string `json:"gateway,omitempty"`
 
 	// Routes are further routes for the interface, besides the default route
 	// through gateway.
 	// +optional
 	// +listType=atomic
+	// +kubebuilder:validation:MaxItems=256
 	Routes []Route `json:"routes,omitempty"`
 
 	// PodAffinity selects by their labels the pods that may use the pool.
@@ -127,13 +142,30 @@ type IPPoolSpec struct {
 	Disable bool `json:"disable,omitempty"`
 }
 
+// Ranges are addresses as users write them: each item one address, or a range
+// with both ends included, START-END.
+//
+// The schema looks at each item: at most two addresses, of one family, in
+// ascending order. Its language cannot compare addresses, so the rules compare
+// IPv4 as one number and IPv6 as eight. [ParseRanges] takes the same items and
+// refuses the same.
+//
+// +kubebuilder:validation:MaxItems=4096
+// +kubebuilder:validation:items:MaxLength=79
+// +kubebuilder:validation:items:XValidation:rule="self.contains('-') ? isIP(self.substring(0, self.indexOf('-'))) && isIP(self.substring(self.indexOf('-') + 1)) : isIP(self)",message="want an address like 10.6.168.101, or a range like 10.6.168.101-10.6.168.110, without blanks and prefix length"
+// +kubebuilder:validation:items:XValidation:rule="!self.contains('-') || !isIP(self.substring(0, self.indexOf('-')).lowerAscii()) || !isIP(self.substring(self.indexOf('-') + 1).lowerAscii()) || ip(self.substring(0, self.indexOf('-')).lowerAscii()).family() == ip(self.substring(self.indexOf('-') + 1).lowerAscii()).family()",message="the two ends of the range must both be IPv4 or both be IPv6"
+// +kubebuilder:validation:items:XValidation:rule="!self.contains('-') || !isIP(self.substring(0, self.indexOf('-')).lowerAscii()) || !isIP(self.substring(self.indexOf('-') + 1).lowerAscii()) || self.contains(':') || [self.substring(0, self.indexOf('-')).lowerAscii().split('.')].map(o, int(o[0]) * 16777216 + int(o[1]) * 65536 + int(o[2]) * 256 + int(o[3]))[0] <= [self.substring(self.indexOf('-') + 1).lowerAscii().split('.')].map(o, int(o[0]) * 16777216 + int(o[1]) * 65536 + int(o[2]) * 256 + int(o[3]))[0]",message="the range ends before it starts: write the lower address first"
+type Ranges []string
+
 // Route is a route of a pod's interface.
 type Route struct {
 	// Dst is the destination network, such as 10.7.0.0/16.
 	// +required
+	// +kubebuilder:validation:MaxLength=43
 	Dst string `json:"dst"`
 	// Gw is the address of the router, such as 10.6.0.2.
 	// +required
+	// +kubebuilder:validation:MaxLength=39
 	Gw string `json:"gw"`
 }
 
