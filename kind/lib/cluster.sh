@@ -15,10 +15,18 @@ reuse_cluster() {
   if [[ $(head -n 1 "$(finished_mark)") != "$(node_image)" ]]; then
     say 'Its node image is not the one of this source tree: kind/down, then kind/up renews it.'
   fi
-  if [[ -n $(stopped_nodes) ]]; then
-    step '20 s' 'Starting the stopped nodes' start_nodes
+  if [[ -n $(stopped_nodes) ]] && ! restart_nodes; then
+    say 'They do not start again; a new cluster takes their place.'
+    ensure_images
+    renew_cluster
+    return
   fi
   finish_cluster
+}
+
+restart_nodes() {
+  echo '==> Starting the stopped nodes (usually 10 s)'
+  start_nodes >"$LOG_DIR/start_nodes.log" 2>&1 </dev/null
 }
 
 renew_cluster() {
@@ -64,16 +72,19 @@ stopped_nodes() {
     --format '{{.Names}}' | LC_ALL=C sort
 }
 
+# start_nodes reports failure by its status: a daemon that was killed at a bad
+# moment can keep containers that neither run nor start.
 start_nodes() {
   local node
   for node in $(stopped_nodes); do
     disconnect_node "$node"
-    docker start "$node"
+    docker start "$node" || return
   done
   kind_program export kubeconfig --name "$CLUSTER" --kubeconfig "$KUBECONFIG_FILE"
 }
 
 await_api() {
+  { set +x; } 2>/dev/null
   local deadline=$((SECONDS + 180))
   until kubectl_program get --raw /readyz >/dev/null 2>&1; do
     ((SECONDS < deadline)) || die "the API server is not ready after 180 s; look at: docker exec $CLUSTER-control-plane crictl ps -a"

@@ -45,6 +45,7 @@ ensure_docker() {
 
 start_docker() {
   if [[ -d /run/systemd/system ]] && may_set_resources; then
+    rm -f "$DOCKERD_PID_FILE"
     systemctl start docker
   else
     forget_dead_daemon
@@ -64,8 +65,12 @@ forget_dead_daemon() {
 forget_unless_running() {
   local file=$1 program=$2
   [[ -f $file ]] || return 0
-  [[ $(cat "/proc/$(cat "$file")/comm" 2>/dev/null) == "$program" ]] || rm -f "$file"
+  process_runs "$(cat "$file")" "$program" || rm -f "$file"
 }
+
+# process_runs PID PROGRAM. A killed process that nobody has waited for still
+# has a number and a name, but no executable.
+process_runs() { [[ $(readlink "/proc/$1/exe") == */$2* ]]; }
 
 start_dockerd_by_hand() {
   local flags=()
@@ -80,14 +85,20 @@ start_dockerd_by_hand() {
 }
 
 await_docker() {
+  { set +x; } 2>/dev/null
   local deadline=$((SECONDS + 60))
   until docker_answers; do
-    if ((SECONDS >= deadline)); then
+    if ((SECONDS >= deadline)) || ! daemon_starts; then
       tail -n 20 "$BUILD_DIR/dockerd.log" || true
-      die "dockerd does not answer after 60 s; its log is $BUILD_DIR/dockerd.log"
+      die "dockerd does not start; its log is $BUILD_DIR/dockerd.log"
     fi
     sleep 0.3
   done
+}
+
+# daemon_starts: where systemd starts it there is no pid of ours to look at.
+daemon_starts() {
+  [[ ! -f $DOCKERD_PID_FILE ]] || process_runs "$(cat "$DOCKERD_PID_FILE")" dockerd
 }
 
 # may_set_resources tells whether processes here may be given CAP_SYS_RESOURCE
@@ -102,9 +113,9 @@ stop_own_docker() {
   [[ -f $DOCKERD_PID_FILE ]] || return 0
   local pid
   pid=$(cat "$DOCKERD_PID_FILE")
-  if [[ $(cat "/proc/$pid/comm" 2>/dev/null) == dockerd ]]; then
+  if process_runs "$pid" dockerd; then
     kill "$pid"
-    while [[ -d /proc/$pid ]]; do sleep 0.2; done
+    while process_runs "$pid" dockerd; do sleep 0.2; done
   fi
   rm -f "$DOCKERD_PID_FILE"
 }

@@ -9,7 +9,7 @@ BIN_DIR=$ROOT_DIR/build/bin
 LOG_DIR=$BUILD_DIR/log
 
 CLUSTER=${KIND_CLUSTER:-holdfast}
-KUBECONFIG_FILE=${KIND_KUBECONFIG:-$BUILD_DIR/kubeconfig}
+KUBECONFIG_FILE=${KIND_KUBECONFIG:-$BUILD_DIR/kubeconfig${KIND_CLUSTER:+-$KIND_CLUSTER}}
 
 # The second network stands for the data centre's own: its subnet is the pool's
 # subnet of statefulset.md. Docker hands out addresses from the first /24 only,

@@ -7,7 +7,7 @@
 image_of_files() {
   local name=$1 directory=$2 layer
   shift 2
-  layer=$(tar -C "$directory" --numeric-owner -c . | docker import - )
+  layer=$(tar -C "$directory" --numeric-owner -c . | docker import -)
   image_from "$layer" "$name" "$(mktemp -d "$BUILD_DIR/image.XXXXXX")" "$@"
 }
 
