@@ -49,7 +49,7 @@ type Lessee struct {
 	pointers map[string]Endpoint
 
 	queues map[netip.Prefix][]*amendment
-	owners map[Owner]chan struct{}
+	turns  map[Identity]chan struct{}
 	claims map[string]*claimCall
 }
 
@@ -81,7 +81,7 @@ func New(c Config) (*Lessee, error) {
 		full:     map[netip.Prefix]time.Time{},
 		pointers: map[string]Endpoint{},
 		queues:   map[netip.Prefix][]*amendment{},
-		owners:   map[Owner]chan struct{}{},
+		turns:    map[Identity]chan struct{}{},
 		claims:   map[string]*claimCall{},
 	}
 	for _, e := range entries {
@@ -186,11 +186,11 @@ func (l *Lessee) Ready() error {
 // Errors: [*ExhaustedError]; [ErrNotStarted]; [ErrCutOff]; those of
 // [Cluster] and [Disk]. Each of them may be retried.
 func (l *Lessee) Acquire(ctx context.Context, r Request) ([]Entry, error) {
-	unlock, err := l.serialize(ctx, r.Owner)
+	done, err := l.takeTurn(ctx, r.identity())
 	if err != nil {
 		return nil, err
 	}
-	defer unlock()
+	defer done()
 
 	got, missing := l.known(&r)
 	if len(missing) > 0 {
@@ -212,18 +212,48 @@ func (l *Lessee) Acquire(ctx context.Context, r Request) ([]Entry, error) {
 	return l.assign(&r, append(got, picked...))
 }
 
-// serialize waits until no other call is under way for the owner.
-func (l *Lessee) serialize(ctx context.Context, o Owner) (unlock func(), err error) {
+// Recall returns the addresses that the journal has for the owner of a
+// request, and makes them its sandbox's, durably. It never asks the cluster,
+// so it answers while the API server is away and before [Lessee.Start]. It
+// returns none for an owner that [Lessee.Acquire] has to be asked for. The
+// request needs no pools.
+func (l *Lessee) Recall(ctx context.Context, r Request) ([]Entry, error) {
+	if r.Owner.PodUID == "" {
+		return nil, nil
+	}
+	done, err := l.takeTurn(ctx, r.identity())
+	if err != nil {
+		return nil, err
+	}
+	defer done()
+	l.mu.Lock()
+	var got []Entry
+	for _, e := range l.entries {
+		if e.Owner == r.Owner && (e.State == Assigned || e.State == Retained) && (!l.started || l.leased(e.Addr)) {
+			got = append(got, e)
+		}
+	}
+	l.mu.Unlock()
+	if len(got) == 0 {
+		return nil, nil
+	}
+	r.Sticky = got[0].Sticky
+	return l.assign(&r, got)
+}
+
+// takeTurn waits until nothing else is under way for an interface of a pod
+// name, whichever pod bears it. The one whose turn it is calls done.
+func (l *Lessee) takeTurn(ctx context.Context, id Identity) (done func(), err error) {
 	for {
 		l.mu.Lock()
-		other, busy := l.owners[o]
+		other, busy := l.turns[id]
 		if !busy {
 			mine := make(chan struct{})
-			l.owners[o] = mine
+			l.turns[id] = mine
 			l.mu.Unlock()
 			return func() {
 				l.mu.Lock()
-				delete(l.owners, o)
+				delete(l.turns, id)
 				l.mu.Unlock()
 				close(mine)
 			}, nil
@@ -232,7 +262,7 @@ func (l *Lessee) serialize(ctx context.Context, o Owner) (unlock func(), err err
 		select {
 		case <-other:
 		case <-ctx.Done():
-			return nil, fmt.Errorf("an earlier request for %s is still under way: %w", o.Interface, ctx.Err())
+			return nil, fmt.Errorf("an earlier request for %s is still under way: %w", id, ctx.Err())
 		}
 	}
 }

@@ -21,11 +21,11 @@ var ErrPodMoved = errors.New("the pod is not this node's (any more)")
 // that has no address yet is left to [Lessee.Acquire]. The request names no
 // container.
 func (l *Lessee) Prepare(ctx context.Context, r Request) error {
-	unlock, err := l.serialize(ctx, r.Owner)
+	done, err := l.takeTurn(ctx, r.identity())
 	if err != nil {
 		return err
 	}
-	defer unlock()
+	defer done()
 	got, missing := l.known(&r)
 	if len(missing) == 0 {
 		return nil

@@ -87,12 +87,8 @@ func (l *Lessee) Tidy(ctx context.Context) error {
 	}
 	l.cool()
 	err := l.sync()
-	doubtful := l.doubtful()
-	defer l.idle(doubtful)
-	for _, e := range doubtful {
-		if e := l.settle(ctx, e); e != nil {
-			err = errors.Join(err, e)
-		}
+	for _, e := range l.doubtful() {
+		err = errors.Join(err, l.settle(ctx, e))
 	}
 	return errors.Join(err, l.sync(), l.finishYields(ctx))
 }
@@ -127,15 +123,14 @@ func (l *Lessee) cool() {
 	}
 }
 
-// doubtful returns the entries, marked busy, that the cluster may say
-// something else about than the journal.
+// doubtful returns the entries that the cluster may say something else about
+// than the journal.
 func (l *Lessee) doubtful() []Entry {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	var doubtful []Entry
-	for addr, e := range l.entries {
-		if !l.busy[addr] && l.inDoubt(&e) {
-			l.busy[addr] = true
+	for _, e := range l.entries {
+		if l.inDoubt(&e) {
 			doubtful = append(doubtful, e)
 		}
 	}
@@ -174,12 +169,20 @@ func (l *Lessee) successor(e *Entry) bool {
 // settle finds out by quorum reads whether a doubtful address is still the
 // identity's. If not, it cools down; if it is not even leased, it is dropped.
 func (l *Lessee) settle(ctx context.Context, e Entry) error {
+	done, err := l.takeTurn(ctx, e.Identity())
+	if err != nil {
+		return err
+	}
+	defer done()
+	if !l.stillInDoubt(&e) {
+		return nil
+	}
 	b, err := l.read(ctx, BlockOf(e.Addr))
 	if err != nil {
 		return err
 	}
 	if !b.LeasedTo(l.node.UID).Has(Offset(e.Addr)) {
-		l.change(e, func() { l.drop(e.Addr) })
+		l.change(func() { l.drop(e.Addr) })
 		return nil
 	}
 	pin, pinned := b.PinAt(e.Addr)
@@ -190,24 +193,33 @@ func (l *Lessee) settle(ctx context.Context, e Entry) error {
 		}
 		if named {
 			e.State = Retained
-			l.change(e, func() { l.set(e) })
+			l.change(func() { l.set(e) })
 			return nil
 		}
 		if err := l.withdraw(ctx, &e); err != nil {
 			return err
 		}
 	}
-	l.change(e, func() { l.set(Entry{Addr: e.Addr, State: Cooling, Since: l.now()}) })
+	l.change(func() { l.set(Entry{Addr: e.Addr, State: Cooling, Since: l.now()}) })
 	return nil
 }
 
-// change runs f with the lock held if the entry is still the one judged.
-func (l *Lessee) change(judged Entry, f func()) {
+// stillInDoubt looks again at an entry once it is its identity's turn: nobody
+// else changes it from here on.
+func (l *Lessee) stillInDoubt(e *Entry) bool {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	if now, ok := l.entries[judged.Addr]; ok && now.Owner == judged.Owner {
-		f()
+	now, ok := l.entries[e.Addr]
+	if ok {
+		*e = now
 	}
+	return ok && l.inDoubt(&now)
+}
+
+func (l *Lessee) change(f func()) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	f()
 }
 
 // named reports whether the identity's endpoint names the address.
