@@ -13,10 +13,10 @@ import (
 )
 
 // Prefix returns the pool's subnet. The error tells the user what to write.
-func (p *SpiderIPPool) Prefix() (netip.Prefix, error) {
-	prefix, err := netip.ParsePrefix(p.Spec.Subnet)
+func (s *IPPoolSpec) Prefix() (netip.Prefix, error) {
+	prefix, err := netip.ParsePrefix(s.Subnet)
 	if err != nil || prefix != prefix.Masked() || prefix.Addr().Is4In6() {
-		return netip.Prefix{}, fmt.Errorf("spec.subnet: %q is no network: want one like 10.6.0.0/16", p.Spec.Subnet)
+		return netip.Prefix{}, fmt.Errorf("spec.subnet: %q is no network: want one like 10.6.0.0/16", s.Subnet)
 	}
 	return prefix, nil
 }
@@ -24,8 +24,8 @@ func (p *SpiderIPPool) Prefix() (netip.Prefix, error) {
 // Family returns the pool's IP version, 4 or 6, and 0 if its subnet makes no
 // sense. It follows from the subnet alone: spec.ipVersion is there for people
 // and may not be filled in yet.
-func (p *SpiderIPPool) Family() int64 {
-	prefix, err := p.Prefix()
+func (s *IPPoolSpec) Family() int64 {
+	prefix, err := s.Prefix()
 	if err != nil {
 		return 0
 	}
@@ -36,13 +36,13 @@ func (p *SpiderIPPool) Family() int64 {
 // spec.excludeIPs. Reserved addresses are in it. It is all or nothing: with an
 // item left out that makes no sense, a pod could get an address that the
 // administrator wanted to exclude.
-func (p *SpiderIPPool) Addresses() (*netipx.IPSet, error) {
-	subnet, err := p.Prefix()
+func (s *IPPoolSpec) Addresses() (*netipx.IPSet, error) {
+	subnet, err := s.Prefix()
 	if err != nil {
 		return nil, err
 	}
-	ips, errIPs := parseInside("spec.ips", p.Spec.IPs, subnet)
-	excluded, errExcluded := parseInside("spec.excludeIPs", p.Spec.ExcludeIPs, subnet)
+	ips, errIPs := parseInside("spec.ips", s.IPs, subnet)
+	excluded, errExcluded := parseInside("spec.excludeIPs", s.ExcludeIPs, subnet)
 	if err := errors.Join(errIPs, errExcluded); err != nil {
 		return nil, err
 	}
@@ -55,11 +55,11 @@ func (p *SpiderIPPool) Addresses() (*netipx.IPSet, error) {
 // Family returns the IP version of the reserved addresses, 4 or 6, and 0 if
 // they make no sense. It follows from spec.ips alone, like a pool's from its
 // subnet.
-func (r *SpiderReservedIP) Family() int64 {
-	if len(r.Spec.IPs) == 0 {
+func (s *ReservedIPSpec) Family() int64 {
+	if len(s.IPs) == 0 {
 		return 0
 	}
-	first, err := parseRange(r.Spec.IPs[0])
+	first, err := parseRange(s.IPs[0])
 	if err != nil {
 		return 0
 	}
@@ -68,16 +68,18 @@ func (r *SpiderReservedIP) Family() int64 {
 
 // Addresses returns the reserved addresses. Unlike a pool's, it returns also
 // beside an error those that make sense: reserving some is safer than none.
-func (r *SpiderReservedIP) Addresses() (*netipx.IPSet, error) {
-	return ParseRanges("spec.ips", r.Spec.IPs)
+func (s *ReservedIPSpec) Addresses() (*netipx.IPSet, error) {
+	return parseRanges("spec.ips", s.IPs)
 }
 
-// ParseRanges returns the addresses of items, each one address or a range
-// START-END with both ends included. Time and memory depend on the number of
-// items only, not on that of addresses. Items that make no sense are left out
-// of the set, and each gets an error that names field, item and remedy; the
-// error returned joins them.
-func ParseRanges(field string, items []string) (*netipx.IPSet, error) {
+// ParseRanges returns the addresses of a field spec.ips, whose items are each
+// one address or a range START-END with both ends included. Time and memory
+// depend on the number of items only, not on that of addresses. Items that
+// make no sense are left out of the set, and each gets an error that names
+// field, item and remedy; the error returned joins them.
+func ParseRanges(items []string) (*netipx.IPSet, error) { return parseRanges("spec.ips", items) }
+
+func parseRanges(field string, items []string) (*netipx.IPSet, error) {
 	var b netipx.IPSetBuilder
 	var errs []error
 	for i, item := range items {
@@ -96,7 +98,7 @@ func ParseRanges(field string, items []string) (*netipx.IPSet, error) {
 }
 
 func parseInside(field string, items []string, subnet netip.Prefix) (*netipx.IPSet, error) {
-	set, err := ParseRanges(field, items)
+	set, err := parseRanges(field, items)
 	if err != nil {
 		return nil, err
 	}
@@ -163,9 +165,9 @@ func FormatRanges(set *netipx.IPSet) []string {
 	return items
 }
 
-// CountAddresses returns the number of addresses in the set, and MaxInt64 if
+// Count returns the number of addresses in the set, and MaxInt64 if
 // it is larger than that, as it is for an IPv6 /64.
-func CountAddresses(set *netipx.IPSet) int64 {
+func Count(set *netipx.IPSet) int64 {
 	var total uint64
 	for _, r := range set.Ranges() {
 		from, to := r.From().As16(), r.To().As16()

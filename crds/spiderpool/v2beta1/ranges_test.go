@@ -30,14 +30,14 @@ func TestRangesBecomeTheFewestItemsInAscendingOrder(t *testing.T) {
 		"all of IPv6 and IPv4": {[]string{"::-ffff:ffff:ffff:ffff:ffff:ffff:ffff:ffff", "1.2.3.4"}, []string{"1.2.3.4", "::-ffff:ffff:ffff:ffff:ffff:ffff:ffff:ffff"}, math.MaxInt64},
 	} {
 		t.Run(name, func(t *testing.T) {
-			set, err := ParseRanges("spec.ips", test.items)
+			set, err := ParseRanges(test.items)
 			if err != nil {
 				t.Fatal(err)
 			}
 			if diff := cmp.Diff(test.want, FormatRanges(set)); diff != "" {
 				t.Errorf("items (-want +got):\n%s", diff)
 			}
-			if got := CountAddresses(set); got != test.count {
+			if got := Count(set); got != test.count {
 				t.Errorf("count is %d, want %d", got, test.count)
 			}
 		})
@@ -58,7 +58,7 @@ func TestErrorNamesFieldItemAndRemedy(t *testing.T) {
 		"10.6.0.2-10.6.0.1":         "write the lower address first",
 		"fd00::2-fd00::1":           "write the lower address first",
 	} {
-		set, err := ParseRanges("spec.ips", []string{"10.6.0.9", item})
+		set, err := ParseRanges([]string{"10.6.0.9", item})
 		if err == nil {
 			t.Errorf("%q was taken", item)
 			continue
@@ -73,11 +73,11 @@ func TestErrorNamesFieldItemAndRemedy(t *testing.T) {
 }
 
 func TestPoolHasItsIPsWithoutTheExcluded(t *testing.T) {
-	pool := &SpiderIPPool{Spec: IPPoolSpec{
+	pool := &IPPoolSpec{
 		Subnet:     "10.6.0.0/16",
 		IPs:        []string{"10.6.0.1-10.6.0.9"},
 		ExcludeIPs: []string{"10.6.0.4-10.6.0.5", "10.6.9.9"},
-	}}
+	}
 	set, err := pool.Addresses()
 	if err != nil {
 		t.Fatal(err)
@@ -95,7 +95,7 @@ func TestPoolWithAnItemThatMakesNoSenseHasNothing(t *testing.T) {
 		"spec.excludeIPs[0]": {Subnet: "10.6.0.0/16", IPs: []string{"10.6.0.1"}, ExcludeIPs: []string{"10.6.0.2-10.6.0.1"}},
 		"spec.excludeIPs":    {Subnet: "10.6.0.0/16", IPs: []string{"10.6.0.1"}, ExcludeIPs: []string{"fd00::1"}},
 	} {
-		set, err := (&SpiderIPPool{Spec: spec}).Addresses()
+		set, err := spec.Addresses()
 		if err == nil || !strings.HasPrefix(err.Error(), name+":") {
 			t.Errorf("the error %v does not begin with %q", err, name)
 		}
@@ -108,13 +108,13 @@ func TestPoolWithAnItemThatMakesNoSenseHasNothing(t *testing.T) {
 func TestFamilyFollowsFromTheSubnetAlone(t *testing.T) {
 	six := int64(6)
 	for subnet, want := range map[string]int64{"10.6.0.0/16": 4, "fd00::/64": 6, "10.6.0.1/16": 0, "": 0, "::ffff:10.6.0.0/112": 0} {
-		pool := &SpiderIPPool{Spec: IPPoolSpec{Subnet: subnet, IPVersion: &six}}
+		pool := &IPPoolSpec{Subnet: subnet, IPVersion: &six}
 		if got := pool.Family(); got != want {
 			t.Errorf("family of %q is %d, want %d", subnet, got, want)
 		}
 	}
 	for item, want := range map[string]int64{"10.6.0.1": 4, "fd00::1-fd00::2": 6, "nonsense": 0} {
-		if got := (&SpiderReservedIP{Spec: ReservedIPSpec{IPs: []string{item}}}).Family(); got != want {
+		if got := (&ReservedIPSpec{IPs: []string{item}}).Family(); got != want {
 			t.Errorf("family of %q is %d, want %d", item, got, want)
 		}
 	}
@@ -131,11 +131,11 @@ func FuzzRangesAgreeWithCounting(f *testing.F) {
 	f.Add("-,,10.6.0.1-")
 	f.Fuzz(func(t *testing.T, text string) {
 		items := strings.Split(text, ",")
-		set, err := ParseRanges("spec.ips", items)
+		set, err := ParseRanges(items)
 		if set == nil {
 			t.Fatalf("no set, error %v", err)
 		}
-		again, err2 := ParseRanges("spec.ips", FormatRanges(set))
+		again, err2 := ParseRanges(FormatRanges(set))
 		if err2 != nil || !again.Equal(set) {
 			t.Fatalf("%v was parsed to %v (%v)", FormatRanges(set), again, err2)
 		}
