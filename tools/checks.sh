@@ -1,0 +1,148 @@
+# shellcheck shell=bash
+# The checks of tools/verify. Each prints what is wrong and nothing else.
+
+go_files() { git ls-files --cached --others --exclude-standard -- '*.go' | while read -r f; do [[ ! -f $f ]] || echo "$f"; done; }
+
+check_gofmt() {
+  go_files | xargs --no-run-if-empty gofmt -s -l | sed 's/$/: run gofmt -s -w on it/'
+}
+
+check_vet() { go vet ./...; }
+
+# The scenarios on a cluster are behind a build tag, which vet must be told.
+check_vet_e2e() { go vet -tags e2e ./e2e/...; }
+
+check_vet_tools() { go -C tools vet ./...; }
+
+check_staticcheck() {
+  "$BIN/staticcheck" -tags e2e ./... && (cd tools && "$BIN/staticcheck" ./...)
+}
+
+check_tidy() { go mod tidy -diff && go -C tools mod tidy -diff; }
+
+# forbid PACKAGES REGEXP WHY: none of the packages depends on one that matches.
+forbid() {
+  local packages=$1 forbidden=$2 why=$3 package found deps
+  for package in $(go list "$packages"); do
+    deps=$(go list -deps "$package") || return
+    found=$(grep -E "$forbidden" <<<"$deps" | tr '\n' ' ')
+    [[ -z $found ]] || echo "$package depends on $found: $why"
+  done
+}
+
+# The tree of imports (CONTRIBUTING.md).
+check_imports() {
+  local kubernetes='^(k8s\.io|sigs\.k8s\.io)/'
+  forbid ./cni/... "$kubernetes|^$MODULE/(lease|crds|agent)(/|$)" 'the plugins start for every pod, and know only the socket'
+  forbid ./cmd/holdfast-cni "$kubernetes|^$MODULE/(lease|crds|agent)(/|$)" 'the plugins start for every pod, and know only the socket'
+  forbid ./lease/... "$kubernetes|^$MODULE/(cni|crds|agent)(/|$)" 'the protocol knows no Kubernetes'
+  forbid ./crds/... "^$MODULE/(cni|lease|agent)(/|$)" 'the API types know nothing of who uses them'
+  forbid ./agent/... "^$MODULE/(cmd|e2e)(/|$)" 'cmd starts the agent, and e2e looks at it from outside'
+}
+
+# What lease, the core, may not do by itself: reading a clock, writing a log or
+# touching anything outside of memory belongs to who calls it.
+check_purity() {
+  local package=$MODULE/lease impure file
+  impure=$(go list -f '{{join .Imports "\n"}}' "$package" | grep -xE 'os|os/.*|net|net/http|log|log/.*|syscall|io/fs|math/rand.*' | tr '\n' ' ')
+  [[ -z $impure ]] || echo "$package imports $impure"
+  for file in $(go list -f '{{range .GoFiles}}{{$.Dir}}/{{.}} {{end}}' "$package"); do
+    grep -HnE '\btime\.(Now|Since|Until|Sleep|After|AfterFunc|Tick|NewTimer|NewTicker)\(' "$file"
+  done
+  return 0
+}
+
+# generated_files lists what `make generate` writes.
+generated_files() {
+  git ls-files --cached --others --exclude-standard -- crds/yaml charts/holdfast/crds '*zz_generated*'
+}
+
+# Generates in a copy of the tree, so that the tree itself is only looked at.
+check_generated() {
+  local copy status=0
+  copy=$(mktemp -d)
+  git ls-files -z --cached --others --exclude-standard | tar --create --null --files-from - --ignore-failed-read 2>/dev/null | tar --extract --directory "$copy"
+  git -C "$copy" init --quiet
+  if ! make --no-print-directory -C "$copy" generate >"$copy/generate.log" 2>&1; then
+    cat "$copy/generate.log"
+    status=1
+  elif ! diff -u <(cd "$ROOT" && generated_files | LC_ALL=C sort | xargs sha256sum) <(cd "$copy" && generated_files | LC_ALL=C sort | xargs sha256sum); then
+    echo 'these files are not what `make generate` writes: run it and commit them'
+    status=1
+  fi
+  rm -rf "$copy"
+  return $status
+}
+
+# The Kubernetes version only stands for "new enough": no cluster is asked.
+render() { "$BIN/helm" template holdfast charts/holdfast --namespace kube-system --kube-version 1.37.0 "$@"; }
+
+pool_v4=(--set 'clusterDefaultPool.installIPv4IPPool=true,clusterDefaultPool.ipv4Subnet=10.6.0.0/16,clusterDefaultPool.ipv4Gateway=10.6.0.1'
+  --set 'clusterDefaultPool.ipv4IPRanges={10.6.168.1-10.6.168.100}')
+pool_v6=(--set 'clusterDefaultPool.installIPv6IPPool=true,clusterDefaultPool.ipv6Subnet=fd00:10:6::/64,clusterDefaultPool.ipv6Gateway=fd00:10:6::1'
+  --set 'clusterDefaultPool.ipv6IPRanges={fd00:10:6::100-fd00:10:6::1ff}')
+
+# expect WHAT REGEXP WANTED ARGUMENT...: how often the rendered chart matches.
+expect() {
+  local what=$1 pattern=$2 wanted=$3 rendered got
+  shift 3
+  rendered=$(render "$@" 2>&1) || {
+    printf '%s: %s\n' "$what" "$rendered"
+    return
+  }
+  got=$(grep -cE -- "$pattern" <<<"$rendered")
+  [[ $got == "$wanted" ]] || echo "$what: $got lines match $pattern, want $wanted (helm template $*)"
+}
+
+check_chart() {
+  local linted
+  linted=$("$BIN/helm" lint --strict charts/holdfast) || echo "$linted"
+  expect 'as it comes' '^kind: DaemonSet' 2
+  expect 'Multus finds its default network itself' '--multus-autoconfig-dir=/etc/cni/net.d' 1
+  expect 'without Multus' '^kind: DaemonSet' 1 --set multus.multusCNI.install=false
+  expect 'without Multus and its objects' 'k8s.cni.cncf.io' 0 --set multus.multusCNI.install=false,multus.enableMultusConfig=false
+  expect 'alone' '--conf-name=10-holdfast.conflist' 1 --set cni.install=true,multus.multusCNI.install=false "${pool_v4[@]}"
+  expect 'under Multus, the node gets no second configuration' '--conf-name=' 0 --set cni.install=true "${pool_v4[@]}"
+  expect 'under Multus, the list is its default network' 'default-network.conflist: \|' 1 --set cni.install=true "${pool_v4[@]}"
+  expect 'macvlan' '"master": "ens192"' 1 --set cni.install=true,cni.type=macvlan,cni.master=ens192
+  expect 'more plugins' '"type": "portmap"' 1 --set cni.install=true,cni.extraPlugins[0].type=portmap
+  expect 'a network of an own name' '"clusterNetwork": "underlay"' 1 --set multus.multusCNI.defaultCniCRName=underlay
+  expect 'the agents know it' 'clusterNetwork: "kube-system/underlay"' 1 --set multus.multusCNI.defaultCniCRName=underlay
+  expect 'two default pools' '^kind: SpiderIPPool' 2 "${pool_v4[@]}" "${pool_v6[@]}"
+  expect 'another socket' '"ipam_unix_socket_path": "/run/x.sock"' 1 --set cni.install=true,multus.multusCNI.install=false,global.ipamUNIXSocketHostPath=/run/x.sock
+  expect 'StatefulSets as stateless' 'enableStatefulSet: false' 1 --set ipam.enableStatefulSet=false
+  expect 'nothing is privileged' 'privileged: true' 0
+  expect 'every container drops all capabilities' 'drop: \[ALL\]' 3
+}
+
+# refuse MESSAGE ARGUMENT...: the chart says no, with these words.
+refuse() {
+  local message=$1 said
+  shift
+  if said=$(render "$@" 2>&1); then
+    echo "helm template $*: it was accepted, want: $message"
+  elif [[ $said != *"$message"* ]]; then
+    printf 'helm template %s: want %s, got:\n%s\n' "$*" "$message" "$said"
+  fi
+}
+
+check_chart_refusals() {
+  refuse "additional properties 'instal' not allowed" --set cni.instal=true
+  refuse 'cni.type=macvlan needs cni.master' --set cni.install=true,cni.type=macvlan
+  refuse 'set clusterDefaultPool.ipv4Gateway' --set cni.install=true "${pool_v4[@]}" --set clusterDefaultPool.ipv4Gateway=
+  refuse 'needs clusterDefaultPool.ipv4Subnet' --set clusterDefaultPool.installIPv4IPPool=true
+  refuse 'needs clusterDefaultPool.ipv6Subnet' --set clusterDefaultPool.installIPv6IPPool=true
+  refuse 'no pod could get an address' --set ipam.enableIPv4=false,ipam.enableIPv6=false
+  refuse "at '/ipam/statefulSetPoolChange'" --set ipam.statefulSetPoolChange=forget
+  refuse "at '/ipam/coolDown'" --set ipam.coolDown=soon
+}
+
+check_shellcheck() {
+  command -v shellcheck >/dev/null || {
+    echo 'skip: shellcheck is not installed: apt-get install shellcheck'
+    return
+  }
+  git ls-files --cached --others --exclude-standard | while read -r f; do
+    [[ -f $f ]] && head -n 1 "$f" | grep -qE '^#!.*\b(ba|da)?sh\b|^# shellcheck shell=' && echo "$f"
+  done | xargs --no-run-if-empty shellcheck --external-sources --severity warning
+}
