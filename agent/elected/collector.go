@@ -222,37 +222,36 @@ func (c *Collector) wanted(ctx context.Context, namespace, pod string) (bool, er
 // Pointer removes from a sticky endpoint the addresses that are not pinned
 // for it, and the endpoint itself when none is left. It does nothing while a
 // pod of the name exists, because that pod's agent writes the endpoint then.
-// It reports whether it is waiting for the pod to go.
 //
 // The endpoint is read before the blocks and written on that very version. A
 // pod placed meanwhile writes the endpoint after its pin, so this write
 // loses.
-func (c *Collector) Pointer(ctx context.Context, namespace, pod string) (waiting bool, err error) {
+func (c *Collector) Pointer(ctx context.Context, namespace, pod string) error {
 	e, err := c.Cluster.Endpoint(ctx, namespace, pod)
 	if errors.Is(err, lease.ErrNotFound) || err == nil && !e.Sticky {
-		return false, nil
+		return nil
 	}
 	if err != nil {
-		return false, fmt.Errorf("read endpoint %s/%s: %w", namespace, pod, err)
+		return fmt.Errorf("read endpoint %s/%s: %w", namespace, pod, err)
 	}
 	pinned, err := c.pinned(ctx, e)
 	if err != nil || len(pinned) == len(e.Addresses) && len(pinned) > 0 {
-		return false, err
+		return err
 	}
 	if exists, err := c.exists(ctx, namespace, pod); err != nil || exists {
-		return exists, err
+		return err
 	}
 	if len(pinned) == 0 {
 		if err := c.Cluster.DeleteEndpoint(ctx, e); err != nil {
-			return false, fmt.Errorf("delete endpoint %s/%s: %w", namespace, pod, err)
+			return fmt.Errorf("delete endpoint %s/%s: %w", namespace, pod, err)
 		}
-		return false, nil
+		return nil
 	}
 	e.Addresses = pinned
 	if _, err := c.Cluster.PutEndpoint(ctx, e); err != nil {
-		return false, fmt.Errorf("write endpoint %s/%s: %w", namespace, pod, err)
+		return fmt.Errorf("write endpoint %s/%s: %w", namespace, pod, err)
 	}
-	return false, nil
+	return nil
 }
 
 // pinned returns the addresses of an endpoint that are pinned for it.

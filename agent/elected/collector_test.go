@@ -157,8 +157,8 @@ func TestScaleDownGivesPinAndEndpointBack(t *testing.T) {
 	if len(done.Removed) != 1 || done.Removed[0].Identity != identity("web-1") {
 		t.Errorf("removed %v, want the pin of web-1", done.Removed)
 	}
-	if waiting, err := h.collector().Pointer(t.Context(), "default", "web-1"); err != nil || waiting {
-		t.Fatalf("remove the endpoint: waiting %v, %v", waiting, err)
+	if err := h.collector().Pointer(t.Context(), "default", "web-1"); err != nil {
+		t.Fatal(err)
 	}
 	if es := h.Endpoints(); len(es) != 0 {
 		t.Errorf("endpoints left: %v", es)
@@ -173,7 +173,7 @@ func TestWantedPinCostsNoWrite(t *testing.T) {
 	h.place("web-1", addr101)
 	before := h.Blocks()[0].Version
 	h.collect()
-	if _, err := h.collector().Pointer(t.Context(), "default", "web-1"); err != nil {
+	if err := h.collector().Pointer(t.Context(), "default", "web-1"); err != nil {
 		t.Fatal(err)
 	}
 	h.wantPinned("web-1", addr101)
@@ -321,11 +321,14 @@ func TestPointerWithoutPinGoes(t *testing.T) {
 	}
 
 	h.SetPod("default", "web-1", worker.Name, false)
-	if waiting, err := h.collector().Pointer(t.Context(), "default", "web-1"); err != nil || !waiting {
-		t.Errorf("with its pod there: waiting %v, %v, want to wait", waiting, err)
+	if err := h.collector().Pointer(t.Context(), "default", "web-1"); err != nil {
+		t.Fatal(err)
+	}
+	if got := h.Endpoints(); len(got) != 1 || len(got[0].Addresses) != 2 {
+		t.Errorf("endpoints %v, want no change while a pod of the name exists", got)
 	}
 	h.DeletePod("default", "web-1")
-	if _, err := h.collector().Pointer(t.Context(), "default", "web-1"); err != nil {
+	if err := h.collector().Pointer(t.Context(), "default", "web-1"); err != nil {
 		t.Fatal(err)
 	}
 	if got := h.Endpoints(); len(got) != 1 || len(got[0].Addresses) != 1 || got[0].Addresses[0].Addr != kept[0].Addr {
@@ -352,7 +355,7 @@ func TestPointerLosesToPlacement(t *testing.T) {
 		}
 		return leasetest.Fault{}
 	}
-	if _, err := h.collector().Pointer(t.Context(), "default", "web-1"); !errors.Is(err, lease.ErrConflict) {
+	if err := h.collector().Pointer(t.Context(), "default", "web-1"); !errors.Is(err, lease.ErrConflict) {
 		t.Errorf("deletion ended with %v, want a conflict", err)
 	}
 	if len(h.Endpoints()) != 1 {
@@ -365,8 +368,8 @@ func TestEndpointOfStatelessPodIsLeftAlone(t *testing.T) {
 	if _, err := h.PutEndpoint(t.Context(), lease.Endpoint{Namespace: "default", Pod: "nginx-x2x4z"}); err != nil {
 		t.Fatal(err)
 	}
-	if waiting, err := h.collector().Pointer(t.Context(), "default", "nginx-x2x4z"); err != nil || waiting {
-		t.Errorf("waiting %v, %v", waiting, err)
+	if err := h.collector().Pointer(t.Context(), "default", "nginx-x2x4z"); err != nil {
+		t.Fatal(err)
 	}
 	if len(h.Endpoints()) != 1 {
 		t.Error("the endpoint is gone")

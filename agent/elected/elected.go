@@ -1,0 +1,167 @@
+package elected
+
+import (
+	"context"
+	"fmt"
+	"log/slog"
+	"sync"
+	"time"
+
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/client-go/kubernetes"
+	"k8s.io/client-go/tools/leaderelection"
+	"k8s.io/client-go/tools/leaderelection/resourcelock"
+
+	"github.com/holdfast-ipam/holdfast/crds"
+	"github.com/holdfast-ipam/holdfast/lease"
+)
+
+// leaseName is the name of the election's Lease object in the release
+// namespace.
+const leaseName = "holdfast"
+
+// The election's times, those of Kubernetes' own controllers: an agent that
+// dies without a word is followed after 15 to 17 seconds.
+const (
+	leaseDuration = 15 * time.Second
+	renewDeadline = 10 * time.Second
+	retryPeriod   = 2 * time.Second
+)
+
+// Config is what the duties need.
+type Config struct {
+	// Kubernetes is a client without a limit of requests per second.
+	Kubernetes kubernetes.Interface
+	// CRDs are clients for the kinds of this project.
+	CRDs *crds.Clients
+	// Networks is the client for NetworkAttachmentDefinition, see
+	// [NewNetworks]. Without it no SpiderMultusConfig is rendered.
+	Networks *Networks
+	// Cluster is the shared state that leases and pins live in.
+	Cluster lease.Cluster
+
+	// Namespace is the release namespace, where the election's Lease is.
+	Namespace string
+	// Identity names this agent in the election: its pod's name.
+	Identity string
+	// EnableStatefulSet lets StatefulSet pods own their addresses. Without it
+	// a pin lasts as long as its pod.
+	EnableStatefulSet bool
+	// HoldDown is how long a node must have been gone, seen without a break
+	// by one elected agent, before its leases end. It is more than twice the
+	// time for which an agent cut off from the API server goes on.
+	HoldDown time.Duration
+
+	// Log is where the duties write. Their keys: duty, block, pod, pins,
+	// endpoint, node, pool, network, err.
+	Log *slog.Logger
+}
+
+// Duties are the duties of the elected agent.
+type Duties struct {
+	config Config
+}
+
+// New returns the duties. [Duties.Run] carries them out.
+func New(config Config) *Duties { return &Duties{config: config} }
+
+// Run stands for election until ctx ends and carries out the duties whenever
+// elected. It returns nil when ctx ended, after the duties have ended and the
+// Lease was given up, and an error when the election cannot be held at all.
+func (d *Duties) Run(ctx context.Context) error {
+	for ctx.Err() == nil {
+		if err := d.stand(ctx); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// stand takes part in one election, up to the end of the term if it is won.
+// The Lease is held until the duties have ended.
+func (d *Duties) stand(ctx context.Context) error {
+	electing, resign := context.WithCancel(context.WithoutCancel(ctx))
+	defer resign()
+	var term term
+	elector, err := leaderelection.NewLeaderElector(leaderelection.LeaderElectionConfig{
+		Lock: &resourcelock.LeaseLock{
+			LeaseMeta:  metav1.ObjectMeta{Namespace: d.config.Namespace, Name: leaseName},
+			Client:     d.config.Kubernetes.CoordinationV1(),
+			LockConfig: resourcelock.ResourceLockConfig{Identity: d.config.Identity},
+		},
+		LeaseDuration:   leaseDuration,
+		RenewDeadline:   renewDeadline,
+		RetryPeriod:     retryPeriod,
+		ReleaseOnCancel: true,
+		Name:            leaseName,
+		Callbacks: leaderelection.LeaderCallbacks{
+			OnStartedLeading: func(leading context.Context) { term.serve(leading, d.serve) },
+			OnStoppedLeading: func() {},
+		},
+	})
+	if err != nil {
+		return fmt.Errorf("stand for election as %q in namespace %q: %w", d.config.Identity, d.config.Namespace, err)
+	}
+	stop := context.AfterFunc(ctx, func() {
+		term.end()
+		resign()
+	})
+	defer stop()
+	elector.Run(electing)
+	term.end()
+	return nil
+}
+
+// serve carries out the duties until ctx ends.
+func (d *Duties) serve(ctx context.Context) {
+	d.config.Log.Info("elected", "duty", "election")
+	defer d.config.Log.Info("no longer elected", "duty", "election")
+	w := newWatches(&d.config)
+	var wg sync.WaitGroup
+	defer wg.Wait()
+	wg.Go(func() { w.run(ctx) })
+	for name, duty := range map[string]func(context.Context, *watches, *slog.Logger){
+		"gc":       d.collect,
+		"networks": d.renderNetworks,
+	} {
+		wg.Go(func() { duty(ctx, w, d.config.Log.With("duty", name)) })
+	}
+}
+
+// term is the time between winning an election and the end of the duties.
+// The elector starts a term in a goroutine of its own and does not wait for
+// its end; this does. The zero term has not begun.
+type term struct {
+	mu    sync.Mutex
+	over  bool
+	cease context.CancelFunc
+	done  chan struct{}
+}
+
+// serve runs the duties with a context that ends with leading or [term.end].
+func (t *term) serve(leading context.Context, duties func(context.Context)) {
+	t.mu.Lock()
+	if t.over {
+		t.mu.Unlock()
+		return
+	}
+	ctx, cease := context.WithCancel(leading)
+	t.cease, t.done = cease, make(chan struct{})
+	t.mu.Unlock()
+	defer close(t.done)
+	defer cease()
+	duties(ctx)
+}
+
+// end lets the duties cease and returns when they have. A term that has not
+// begun never will.
+func (t *term) end() {
+	t.mu.Lock()
+	t.over = true
+	cease, done := t.cease, t.done
+	t.mu.Unlock()
+	if cease != nil {
+		cease()
+		<-done
+	}
+}

@@ -1,0 +1,226 @@
+package elected
+
+import (
+	"context"
+	"fmt"
+	"log/slog"
+	"maps"
+	"net/http"
+	"sync"
+	"sync/atomic"
+
+	nadv1 "github.com/k8snetworkplumbingwg/network-attachment-definition-client/pkg/apis/k8s.cni.cncf.io/v1"
+	corev1 "k8s.io/api/core/v1"
+	"k8s.io/apimachinery/pkg/api/equality"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/runtime"
+	"k8s.io/apimachinery/pkg/runtime/serializer"
+	"k8s.io/client-go/gentype"
+	"k8s.io/client-go/rest"
+	"k8s.io/client-go/tools/cache"
+
+	"github.com/holdfast-ipam/holdfast/crds/spiderpool/v2beta1"
+	"github.com/holdfast-ipam/holdfast/lease"
+)
+
+const kindMultusConfig = "SpiderMultusConfig"
+
+// nadClient is the typed client for NetworkAttachmentDefinition.
+type nadClient = gentype.ClientWithList[*nadv1.NetworkAttachmentDefinition, *nadv1.NetworkAttachmentDefinitionList]
+
+// Networks makes clients for NetworkAttachmentDefinition (Kubernetes Network
+// Custom Resource Definition De-facto Standard, version 1).
+type Networks struct {
+	rest       rest.Interface
+	parameters runtime.ParameterCodec
+}
+
+// NewNetworks returns clients that talk to the API server of config through
+// httpClient. Whether the API server knows the kind shows when they are used.
+func NewNetworks(config *rest.Config, httpClient *http.Client) (*Networks, error) {
+	scheme := runtime.NewScheme()
+	if err := nadv1.AddToScheme(scheme); err != nil {
+		return nil, fmt.Errorf("make a client for network-attachment-definitions: %w", err)
+	}
+	c := rest.CopyConfig(config)
+	c.APIPath = "/apis"
+	c.GroupVersion = &nadv1.SchemeGroupVersion
+	c.NegotiatedSerializer = serializer.NewCodecFactory(scheme).WithoutConversion()
+	// Custom resources speak JSON only; config may prefer protobuf.
+	c.ContentType = runtime.ContentTypeJSON
+	c.AcceptContentTypes = runtime.ContentTypeJSON
+	client, err := rest.RESTClientForConfigAndClient(c, httpClient)
+	if err != nil {
+		return nil, fmt.Errorf("make a client for network-attachment-definitions: %w", err)
+	}
+	return &Networks{rest: client, parameters: runtime.NewParameterCodec(scheme)}, nil
+}
+
+func (n *Networks) in(namespace string) *nadClient {
+	return gentype.NewClientWithList("network-attachment-definitions", n.rest, n.parameters, namespace,
+		func() *nadv1.NetworkAttachmentDefinition { return new(nadv1.NetworkAttachmentDefinition) },
+		func() *nadv1.NetworkAttachmentDefinitionList { return new(nadv1.NetworkAttachmentDefinitionList) })
+}
+
+// multus keeps a NetworkAttachmentDefinition for each SpiderMultusConfig.
+type multus struct {
+	networks    *Networks
+	configs     informer[*v2beta1.SpiderMultusConfig]
+	definitions informer[*nadv1.NetworkAttachmentDefinition]
+	queue       queue[string]
+	log         *slog.Logger
+}
+
+// renderNetworks is the duty of rendering SpiderMultusConfigs. Without the
+// kind NetworkAttachmentDefinition it waits, quietly, until somebody installs
+// it.
+func (d *Duties) renderNetworks(ctx context.Context, _ *watches, log *slog.Logger) {
+	if d.config.Networks == nil {
+		return
+	}
+	m := &multus{
+		networks:    d.config.Networks,
+		configs:     newInformer(d.config.CRDs.MultusConfigs(metav1.NamespaceAll), &v2beta1.SpiderMultusConfig{}, nil),
+		definitions: newInformer(d.config.Networks.in(metav1.NamespaceAll), &nadv1.NetworkAttachmentDefinition{}, nil),
+		queue:       newQueue[string]("networks"),
+		log:         log,
+	}
+	if err := m.definitions.SetWatchErrorHandlerWithContext(m.missing()); err != nil {
+		log.Error("cannot begin", "err", err)
+		return
+	}
+	var wg sync.WaitGroup
+	defer wg.Wait()
+	wg.Go(func() { m.configs.RunWithContext(ctx) })
+	wg.Go(func() { m.definitions.RunWithContext(ctx) })
+	if !synced(ctx, m.configs, m.definitions) {
+		return
+	}
+	if err := m.watch(); err != nil {
+		log.Error("cannot begin", "err", err)
+		return
+	}
+	m.queue.work(ctx, 1, log, m.do)
+}
+
+// missing reports once that the kind is not installed, and any other trouble
+// with the watch as usual.
+func (m *multus) missing() cache.WatchErrorHandlerWithContext {
+	var told atomic.Bool
+	return func(ctx context.Context, r *cache.Reflector, err error) {
+		switch {
+		case !apierrors.IsNotFound(err):
+			cache.DefaultWatchErrorHandler(ctx, r, err)
+		case !told.Swap(true):
+			m.log.Info("there is no NetworkAttachmentDefinition in this cluster: SpiderMultusConfigs are rendered once Multus is installed")
+		}
+	}
+}
+
+// watch asks for a look at a SpiderMultusConfig when it changes, and when
+// somebody changes or deletes what was rendered from it.
+func (m *multus) watch() error {
+	err := m.configs.on(
+		func(_, is *v2beta1.SpiderMultusConfig) { m.queue.Add(is.Namespace + "/" + is.Name) },
+		func(*v2beta1.SpiderMultusConfig) {})
+	if err != nil {
+		return err
+	}
+	touched := func(nad *nadv1.NetworkAttachmentDefinition) {
+		if nad == nil {
+			return
+		}
+		m.queue.Add(nad.Namespace + "/" + nad.Name) // in case its owner reference was removed
+		if owner := configOf(nad); owner != nil {
+			m.queue.Add(nad.Namespace + "/" + owner.Name)
+		}
+	}
+	return m.definitions.on(
+		func(was, is *nadv1.NetworkAttachmentDefinition) {
+			touched(was)
+			touched(is)
+		}, touched)
+}
+
+// configOf returns the reference to the SpiderMultusConfig that a definition
+// was rendered from.
+func configOf(nad *nadv1.NetworkAttachmentDefinition) *metav1.OwnerReference {
+	owner := metav1.GetControllerOf(nad)
+	if owner == nil || owner.Kind != kindMultusConfig || owner.APIVersion != v2beta1.GroupVersion().String() {
+		return nil
+	}
+	return owner
+}
+
+// do brings the definition of one SpiderMultusConfig in line with it. The
+// definition of one that is gone goes with its owner reference.
+func (m *multus) do(ctx context.Context, key string) (again bool, err error) {
+	smc, ok := m.configs.get(key)
+	if !ok || smc.DeletionTimestamp != nil {
+		return false, nil
+	}
+	want, err := Render(smc)
+	if err != nil {
+		// Only another edit helps, and that is an event.
+		m.log.Warn("cannot render this SpiderMultusConfig: correct it", "network", key, "err", err)
+		return false, nil
+	}
+	nad, exists := m.definitions.get(smc.Namespace + "/" + want.Name)
+	if exists {
+		return m.repair(ctx, smc, want, nad)
+	}
+	nad = &nadv1.NetworkAttachmentDefinition{ObjectMeta: metav1.ObjectMeta{Namespace: smc.Namespace, Name: want.Name}}
+	apply(smc, want, nad)
+	if _, err := m.networks.in(smc.Namespace).Create(ctx, nad, metav1.CreateOptions{}); err != nil {
+		return true, fmt.Errorf("create NetworkAttachmentDefinition %s/%s: %w", smc.Namespace, want.Name, guarded(err))
+	}
+	m.log.Info("rendered", "network", smc.Namespace+"/"+want.Name)
+	return false, nil
+}
+
+func (m *multus) repair(ctx context.Context, smc *v2beta1.SpiderMultusConfig, want Definition, nad *nadv1.NetworkAttachmentDefinition) (again bool, err error) {
+	if owner := configOf(nad); owner != nil && owner.UID != smc.UID {
+		other, ok := m.configs.get(smc.Namespace + "/" + owner.Name)
+		if ok && other.UID == owner.UID {
+			m.log.Warn("another SpiderMultusConfig has rendered a NetworkAttachmentDefinition of this name: rename one of them",
+				"network", smc.Namespace+"/"+want.Name, "config", smc.Name, "owner", owner.Name)
+			return false, nil
+		}
+	}
+	repaired := nad.DeepCopy()
+	apply(smc, want, repaired)
+	if equality.Semantic.DeepEqual(nad, repaired) {
+		return false, nil
+	}
+	if _, err := m.networks.in(smc.Namespace).Update(ctx, repaired, metav1.UpdateOptions{}); err != nil {
+		return true, fmt.Errorf("update NetworkAttachmentDefinition %s/%s: %w", smc.Namespace, want.Name, guarded(err))
+	}
+	m.log.Info("rendered again", "network", smc.Namespace+"/"+want.Name)
+	return false, nil
+}
+
+// apply makes nad what is wanted. It leaves labels and whatever else is not
+// rendered as they are.
+func apply(smc *v2beta1.SpiderMultusConfig, want Definition, nad *nadv1.NetworkAttachmentDefinition) {
+	applied, ok := nad.Annotations[corev1.LastAppliedConfigAnnotation]
+	nad.Annotations = maps.Clone(want.Annotations)
+	if ok { // somebody applied it by hand before: kubectl's own note
+		if nad.Annotations == nil {
+			nad.Annotations = make(map[string]string)
+		}
+		nad.Annotations[corev1.LastAppliedConfigAnnotation] = applied
+	}
+	nad.OwnerReferences = []metav1.OwnerReference{
+		*metav1.NewControllerRef(smc, v2beta1.GroupVersion().WithKind(kindMultusConfig)),
+	}
+	nad.Spec.Config = want.Config
+}
+
+// guarded marks the errors of a guarded write that reading again mends.
+func guarded(err error) error {
+	if apierrors.IsConflict(err) || apierrors.IsAlreadyExists(err) || apierrors.IsNotFound(err) {
+		return fmt.Errorf("%w: %w", lease.ErrConflict, err)
+	}
+	return err
+}
