@@ -143,6 +143,6 @@ check_shellcheck() {
     return
   }
   git ls-files --cached --others --exclude-standard | while read -r f; do
-    [[ -f $f ]] && head -n 1 "$f" | grep -qE '^#!.*\b(ba|da)?sh\b|^# shellcheck shell=' && echo "$f"
+    if [[ -f $f ]] && head -n 1 "$f" | grep -qE '^#!.*\b(ba|da)?sh\b|^# shellcheck shell='; then echo "$f"; fi
   done | xargs --no-run-if-empty shellcheck --external-sources --severity warning
 }
