@@ -1,0 +1,54 @@
+package selection
+
+import (
+	"errors"
+	"fmt"
+	"strings"
+)
+
+// ErrNoRule says that nobody names a pool for the interface.
+var ErrNoRule = errors.New("no pool selection rules: name a pool in the pod's annotation " + PoolAnnotation +
+	", in the namespace's annotation " + NamespaceIPv4Annotation + " or in the network's configuration (default_ipv4_ippool), or set spec.default of a SpiderIPPool")
+
+// InputError says that something a user wrote makes no sense.
+type InputError struct {
+	// Where is what the user has to correct, such as "annotation
+	// ipam.spidernet.io/ippool of the pod".
+	Where string
+	// Reason is what is wrong with it and what is expected instead.
+	Reason string
+}
+
+// Error begins with "wrong input", which is what users look for.
+func (e *InputError) Error() string { return "wrong input: " + e.Where + ": " + e.Reason }
+
+// RefusedError says that of the pools named for an IP version none fits.
+type RefusedError struct {
+	// Version is the IP version, 4 or 6.
+	Version int64
+	// From tells who named the pools.
+	From string
+	// Refused has each of them with the reason.
+	Refused []Refusal
+}
+
+// Refusal is why a pool that was named was not chosen.
+type Refusal struct {
+	Pool string
+	// Reason goes on from the pool's name: "is disabled (spec.disable)".
+	Reason string
+}
+
+// Error names every pool with its reason.
+func (e *RefusedError) Error() string {
+	var b strings.Builder
+	fmt.Fprintf(&b, "no IPv%d pool fits, of those named by %s", e.Version, e.From)
+	for i, r := range e.Refused {
+		sep := "; "
+		if i == 0 {
+			sep = ": "
+		}
+		b.WriteString(sep + "pool " + r.Pool + " " + r.Reason)
+	}
+	return b.String()
+}
