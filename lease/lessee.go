@@ -164,6 +164,13 @@ func (l *Lessee) Trust(until time.Time) {
 	l.trustedUntil = until
 }
 
+// TrustedUntil returns what Trust was last told.
+func (l *Lessee) TrustedUntil() time.Time {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.trustedUntil
+}
+
 // Ready returns why a new assignment would fail now ([ErrNotStarted],
 // [ErrCutOff]), or nil.
 func (l *Lessee) Ready() error {
