@@ -8,7 +8,7 @@ build() {
   local module=$1 tags=$2 ldflags=$3 package=${4:-tool}
   mkdir -p "$BUILD_DIR/bin/$module"
   (cd "$KIND_DIR/modules/$module" &&
-    CGO_ENABLED=${CGO_ENABLED:-0} go build -trimpath -tags "$tags" -ldflags "-s -w $ldflags" \
+    CGO_ENABLED=${CGO_ENABLED:-0} go build -v -trimpath -tags "$tags" -ldflags "-s -w $ldflags" \
       -o "$BUILD_DIR/bin/$module/" "$package")
 }
 

@@ -40,6 +40,7 @@ renew_cluster() {
 finish_cluster() {
   step '2 s' "Putting $UNDERLAY_SUBNET on $UNDERLAY_INTERFACE of every node" ensure_underlay
   step '5 s' 'Waiting for the API server' await_api
+  step '1 s, 20 s after a restart' 'Waiting for nodes that have a network' await_nodes
 }
 
 finished_mark() { echo "$BUILD_DIR/cluster-$CLUSTER"; }
@@ -93,8 +94,25 @@ await_api() {
   kubectl_program get nodes -o wide
 }
 
+# await_nodes waits for the nodes that can become Ready: those with a CNI
+# configuration. One that does not is no reason to fail: what is wrong with its
+# network may be what the caller is about to mend.
+await_nodes() {
+  local node
+  for node in $(nodes); do
+    docker exec "$node" sh -c 'ls /etc/cni/net.d/*.conf*' || continue
+    kubectl_program wait --for=condition=Ready "node/$node" --timeout=60s || true
+  done
+}
+
+# delete_cluster works without the kind program too, which another clone of
+# this repository, the one that made the cluster, may have taken along.
 delete_cluster() {
   rm -f "$(finished_mark)"
-  kind_program delete cluster --name "$CLUSTER" --kubeconfig "$KUBECONFIG_FILE"
+  if [[ -x $BIN_DIR/kind ]]; then
+    kind_program delete cluster --name "$CLUSTER" --kubeconfig "$KUBECONFIG_FILE"
+  else
+    nodes | xargs docker rm --force --volumes
+  fi
   remove_underlay_network
 }

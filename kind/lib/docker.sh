@@ -12,7 +12,7 @@ engine_installed() { command -v dockerd >/dev/null && command -v docker >/dev/nu
 
 # missing_packages prints the Debian packages this machine still needs.
 missing_packages() {
-  engine_installed || echo docker.io
+  docker_answers || engine_installed || echo docker.io
   command -v debootstrap >/dev/null || echo debootstrap debian-archive-keyring
   command -v gcc >/dev/null || echo gcc libc6-dev
   command -v pkg-config >/dev/null || echo pkg-config
@@ -38,9 +38,19 @@ ensure_packages() {
 }
 
 ensure_docker() {
-  docker_answers && return
+  if docker_answers; then
+    check_runtime
+    return
+  fi
   [[ $EUID == 0 ]] || die "docker does not answer and starting it needs root: start it, or run this as root"
   step '5 s' 'Starting the docker daemon' start_docker
+}
+
+# check_runtime: a daemon that somebody else started, where it takes our runtime.
+check_runtime() {
+  if ! may_set_resources && [[ $(docker info --format '{{.DefaultRuntime}}') != narrow ]]; then
+    die 'this host withholds CAP_SYS_RESOURCE, and the running docker cannot start nodes without it: stop that daemon and run this again'
+  fi
 }
 
 start_docker() {
@@ -80,7 +90,7 @@ start_dockerd_by_hand() {
     flags=(--add-runtime "narrow=$NARROW_RUNTIME" --default-runtime narrow --oom-score-adjust 0)
   fi
   mkdir -p "$BUILD_DIR"
-  setsid nohup dockerd "${flags[@]}" >"$BUILD_DIR/dockerd.log" 2>&1 </dev/null &
+  setsid nohup dockerd "${flags[@]}" >"$BUILD_DIR/dockerd.log" 2>&1 </dev/null {LOCK}>&- &
   echo $! >"$DOCKERD_PID_FILE"
 }
 

@@ -52,6 +52,17 @@ image_inputs() {
   go env GOVERSION GOARCH
 }
 
+# take_lock lets one script at a time change the cluster. The lock ends with the
+# process; whoever starts a daemon closes $LOCK for it.
+take_lock() {
+  mkdir -p "$BUILD_DIR"
+  exec {LOCK}>"$BUILD_DIR/lock"
+  flock --nonblock "$LOCK" || {
+    echo '==> Waiting for another kind/up or kind/down to end'
+    flock "$LOCK"
+  }
+}
+
 nodes() {
   docker ps --all --filter "label=io.x-k8s.kind.cluster=$CLUSTER" --format '{{.Names}}' | LC_ALL=C sort
 }

@@ -5,7 +5,9 @@
 NODE_BASE_IMAGE=holdfast-node-base
 
 kind_files() {
-  echo "$(cd "$KIND_DIR/modules/kind" && go list -m -f '{{.Dir}}' sigs.k8s.io/kind)/images/base/files"
+  (cd "$KIND_DIR/modules/kind" &&
+    go mod download sigs.k8s.io/kind &&
+    go list -m -f '{{.Dir}}/images/base/files' sigs.k8s.io/kind)
 }
 
 # node_base_image packs the node's file system without the images.
@@ -23,9 +25,10 @@ node_base_image() {
 }
 
 add_kind_files() {
-  local root=$1
+  local root=$1 files
   # Files of the module cache are read-only and not executable.
-  cp -a --no-preserve=mode,ownership "$(kind_files)/." "$root/"
+  files=$(kind_files)
+  cp -a --no-preserve=mode,ownership "$files/." "$root/"
   chmod 755 "$root"/kind/bin/* "$root"/usr/local/bin/*
   mkdir -p "$root/kind/manifests" "$root/etc/kubernetes/manifests"
   kubernetes_version >"$root/kind/version"
@@ -77,8 +80,7 @@ adjust_containerd() {
 # fill_node_image puts the pods' images into the store of a node's containerd.
 # Layers stay packed (--no-unpack): each node unpacks what it runs.
 fill_node_image() {
-  local image=$1 container=holdfast-node-build
-  docker rm --force --volumes "$container" >/dev/null 2>&1 || true
+  local image=$1 container=holdfast-node-build-$$
   docker run --detach --name "$container" --privileged --entrypoint sleep "$NODE_BASE_IMAGE" infinity
   docker exec --detach "$container" containerd
   docker exec "$container" timeout 60 sh -c 'until ctr version >/dev/null 2>&1; do sleep 0.2; done'
@@ -90,4 +92,11 @@ fill_node_image() {
   docker exec "$container" pkill --exact containerd
   docker commit --change 'ENTRYPOINT ["/usr/local/bin/entrypoint", "/sbin/init"]' --change 'CMD []' "$container" "$image"
   docker rm --force --volumes "$container"
+}
+
+# remove_older_node_images IMAGE leaves IMAGE and what containers still use.
+remove_older_node_images() {
+  docker images --format '{{.Repository}}:{{.Tag}}' holdfast-node | { grep -vxF "$1" || true; } |
+    xargs --no-run-if-empty docker rmi || true
+  docker image prune --force --filter "label=$IMAGE_LABEL"
 }
