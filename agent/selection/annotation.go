@@ -58,7 +58,10 @@ func (in *Input) podAnnotation() (names, error) {
 		return names{}, nil
 	}
 	from := ofPod(PoolAnnotation)
-	var value struct{ IPv4, IPv6 []string }
+	var value struct {
+		IPv4 []string `json:"ipv4"`
+		IPv6 []string `json:"ipv6"`
+	}
 	if err := decode(from, text, wantPool, &value); err != nil {
 		return names{}, err
 	}
@@ -209,9 +212,9 @@ func decode(from, text, want string, into any) error {
 	}
 	what := err.Error()
 	if wrong := (*json.UnmarshalTypeError)(nil); errors.As(err, &wrong) {
-		what = fmt.Sprintf("it has a %s at character %d", wrong.Value, wrong.Offset)
+		what = "unexpected " + wrong.Value
 		if wrong.Field != "" {
-			what = fmt.Sprintf("%s is a %s", wrong.Field, wrong.Value)
+			what += " for " + wrong.Field
 		}
 	}
 	return &InputError{Where: from, Reason: fmt.Sprintf("invalid format: %s: want JSON like %s", what, want)}
