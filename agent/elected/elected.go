@@ -123,6 +123,7 @@ func (d *Duties) serve(ctx context.Context) {
 	for name, duty := range map[string]func(context.Context, *watches, *slog.Logger){
 		"gc":       d.collect,
 		"networks": d.renderNetworks,
+		"pools":    d.keepPoolStatus,
 	} {
 		wg.Go(func() { duty(ctx, w, d.config.Log.With("duty", name)) })
 	}

@@ -156,9 +156,12 @@ func (g *gc) unwanted(namespace, pod string) bool {
 
 func (g *gc) pointed(namespace, pod, ifname string, addr netip.Addr) bool {
 	e, ok := g.endpoints.get(namespace + "/" + pod)
-	if !ok {
-		return false
-	}
+	return ok && names(e, ifname, addr)
+}
+
+// names reports whether the endpoint points from the interface to the
+// address.
+func names(e *v2beta1.SpiderEndpoint, ifname string, addr netip.Addr) bool {
 	for _, i := range e.Status.Current.IPs {
 		if i.Interface == ifname && (bare(i.IPv4) == addr || bare(i.IPv6) == addr) {
 			return true

@@ -21,6 +21,8 @@ const (
 	longPause  = 5 * time.Second
 	idlePause  = 30 * time.Second
 	patience   = 40
+	// jobTime ends a job whose answers do not come.
+	jobTime = time.Minute
 )
 
 // queue holds jobs that are done one at a time for each key, and again after
@@ -58,7 +60,9 @@ func (q queue[K]) next(ctx context.Context, log *slog.Logger, do func(context.Co
 		return false
 	}
 	defer q.Done(key)
-	again, err := do(ctx, key)
+	job, cancel := context.WithTimeout(ctx, jobTime)
+	defer cancel()
+	again, err := do(job, key)
 	switch {
 	case ctx.Err() != nil:
 		return false

@@ -28,6 +28,8 @@ const (
 	indexStatefulSet = "statefulset"
 	// indexPod finds blocks by the pod, namespace/name, of a pin.
 	indexPod = "pod"
+	// indexPool finds endpoints by the pools of their addresses.
+	indexPool = "pool"
 )
 
 // watches are the caches that more than one duty looks into. They live for a
@@ -44,7 +46,9 @@ func newWatches(c *Config) *watches {
 			indexStatefulSet: pinnedStatefulSets,
 			indexPod:         pinnedPods,
 		}),
-		endpoints:    newInformer(c.CRDs.Endpoints(metav1.NamespaceAll), &v2beta1.SpiderEndpoint{}, nil),
+		endpoints: newInformer(c.CRDs.Endpoints(metav1.NamespaceAll), &v2beta1.SpiderEndpoint{}, cache.TypedIndexers[*v2beta1.SpiderEndpoint]{
+			indexPool: poolsOf,
+		}),
 		statefulSets: newInformer(c.Kubernetes.AppsV1().StatefulSets(metav1.NamespaceAll), &appsv1.StatefulSet{}, nil),
 	}
 }
