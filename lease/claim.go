@@ -191,8 +191,8 @@ func (b *Block) within(ranges *netipx.IPSet) Set {
 	return s
 }
 
-// knownFull reports whether the block was found full a moment ago or, by
-// what the node knows, has nothing of the pool to claim.
+// knownFull reports whether the block was found full a moment ago, and no
+// watch has told otherwise since.
 func (l *Lessee) knownFull(prefix netip.Prefix, p Pool) bool {
 	l.mu.Lock()
 	defer l.mu.Unlock()
@@ -204,8 +204,8 @@ func (l *Lessee) knownFull(prefix netip.Prefix, p Pool) bool {
 		delete(l.full, prefix)
 		return false
 	}
-	v, ok := l.views[prefix]
-	return !ok || v.block.within(p.Ranges)&v.block.Claimable() == 0
+	b := l.views[prefix].block
+	return b.LeasedTo(l.node.UID) == 0 || b.within(p.Ranges)&b.Claimable() == 0
 }
 
 func (l *Lessee) markFull(prefix netip.Prefix, total uint64) {

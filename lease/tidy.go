@@ -118,7 +118,7 @@ func (l *Lessee) cool() {
 	for prefix, v := range l.views {
 		_, queued := l.queues[prefix]
 		if !queued && v.block.LeasedTo(l.node.UID) == 0 {
-			delete(l.views, prefix)
+			l.unview(prefix)
 		}
 	}
 }

@@ -13,6 +13,10 @@ type view struct {
 	// trusted is false after an update of the block failed: the next one
 	// starts with a read.
 	trusted bool
+	// leased is set when this node has ever leased in the block. Such a view
+	// is kept when the lease has ended, because a watch that lags behind may
+	// still report the lease, and only a known later version tells it is old.
+	leased bool
 }
 
 // newer reports whether version x is later than y. Versions of one object
@@ -29,12 +33,11 @@ func newer(x, y string) bool {
 func (l *Lessee) see(b Block) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	if v, ok := l.views[b.prefix]; ok && !newer(b.Version, v.block.Version) && v.trusted {
-		return
-	} else if ok && newer(v.block.Version, b.Version) {
+	v, ok := l.views[b.prefix]
+	if ok && !newer(b.Version, v.block.Version) && (v.trusted || b.Version != v.block.Version) {
 		return
 	}
-	l.views[b.prefix] = view{block: b, trusted: true}
+	l.views[b.prefix] = view{block: b, trusted: true, leased: v.leased || b.LeasedTo(l.node.UID) != 0}
 }
 
 // unsee forgets a block that a read did not find, unless it was written since
@@ -43,8 +46,19 @@ func (l *Lessee) unsee(prefix netip.Prefix, before string) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	if l.views[prefix].block.Version == before {
-		delete(l.views, prefix)
+		l.unview(prefix)
 	}
+}
+
+// unview drops what is known of a block, but for its version if this node has
+// leased in it: an older state is still not looked at. The caller holds l.mu.
+func (l *Lessee) unview(prefix netip.Prefix) {
+	v := l.views[prefix]
+	if !v.leased {
+		delete(l.views, prefix)
+		return
+	}
+	l.views[prefix] = view{block: Block{prefix: prefix, Version: v.block.Version}, trusted: true, leased: true}
 }
 
 func (l *Lessee) distrust(prefix netip.Prefix) {

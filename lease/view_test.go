@@ -1,0 +1,88 @@
+package lease_test
+
+import (
+	"testing"
+
+	"github.com/holdfast-ipam/holdfast/lease"
+)
+
+// A watch that lags reports a lease that was yielded meanwhile; by then the
+// address is another node's.
+func TestLaggingWatchBringsNoLeaseBack(t *testing.T) {
+	history(t, func(w *world) {
+		a, b := w.node("a"), w.node("b")
+		p := pool("p", 0, "10.0.0.1-10.0.0.1")
+		first := a.add(w.pod("web", a), p)
+		old := w.block(first.addrs[0])
+		a.del(first)
+		w.pass(coolDown)
+		a.tidy()
+		if err := a.Yield(w.Context(), a.Free()); err != nil {
+			w.Fatal(err)
+		}
+		a.tidy() // forgets blocks that do not concern it
+		second := b.add(w.pod("db", b), p)
+		w.wantAddrs(second.addrs, first.addrs)
+
+		if err := a.Observe(old); err != nil {
+			w.Fatal(err)
+		}
+		if free := a.Free(); len(free) != 0 {
+			w.Fatalf("a would hand out %v, which b's pod has\n%s", free, w)
+		}
+	})
+}
+
+// The same after the block itself was deleted in between.
+func TestLaggingWatchBringsNoDeletedBlockBack(t *testing.T) {
+	history(t, func(w *world) {
+		a := w.node("a")
+		p := pool("p", 0, "10.0.0.1-10.0.0.1")
+		first := a.add(w.pod("web", a), p)
+		old := w.block(first.addrs[0])
+		a.del(first)
+		w.pass(coolDown)
+		a.tidy()
+		if err := a.Yield(w.Context(), a.Free()); err != nil {
+			w.Fatal(err)
+		}
+		if err := w.cluster.DeleteBlock(w.Context(), w.block(first.addrs[0])); err != nil {
+			w.Fatal(err)
+		}
+		if err := a.Missing(w.Context(), old.Prefix()); err != nil {
+			w.Fatal(err)
+		}
+		if err := a.Observe(old); err != nil {
+			w.Fatal(err)
+		}
+		if free := a.Free(); len(free) != 0 {
+			w.Fatalf("a would hand out %v of a block that is no more", free)
+		}
+	})
+}
+
+// What a node that leases nothing in a block knows of it is kept fresh by
+// nobody, so a claim begins with a read.
+func TestStaleViewOfUnwatchedBlockIsNotTrusted(t *testing.T) {
+	history(t, func(w *world) {
+		a, b := w.node("a"), w.node("b")
+		p := pool("p", 0, "10.0.0.1-10.0.0.2")
+		b.add(w.pod("b-0", b), p)
+		if err := a.Observe(w.block(addr("10.0.0.1"))); err != nil {
+			w.Fatal(err)
+		}
+		b.add(w.pod("b-1", b), p)
+		_, err := a.tryAdd(w.Context(), w.pod("a-0", a), p)
+		wantExhausted(w, err, "p")
+
+		w.change(addr("10.0.0.2"), func(b *lease.Block) error {
+			b.Yield("uid-of-b", 1<<2)
+			return nil
+		})
+		w.pass(fullFor)
+		got := a.add(w.pod("a-1", a), p)
+		if got.addrs[0] != addr("10.0.0.2") {
+			w.Fatalf("got %v", got.addrs)
+		}
+	})
+}
