@@ -15,9 +15,9 @@ type SpiderCoordinator struct {
 	metav1.ObjectMeta `json:"metadata,omitempty"`
 
 	// Spec is what the administrator wants.
-	// +optional
+	// +required
 	// +kubebuilder:validation:XValidation:rule="has(self.podCIDRType)",fieldPath=".podCIDRType",message="podCIDRType is missing: set it to auto, cluster, calico, cilium or none"
-	Spec CoordinatorSpec `json:"spec,omitempty"`
+	Spec CoordinatorSpec `json:"spec"`
 	// Status is what was found out about the cluster.
 	// +optional
 	Status CoordinatorStatus `json:"status,omitempty"`
@@ -25,6 +25,9 @@ type SpiderCoordinator struct {
 
 // CoordinatorSpec is the settings of the coordinator plugin, for a cluster or
 // for one network.
+//
+// +kubebuilder:validation:XValidation:rule="!has(self.podMACPrefix) || self.podMACPrefix.size() == 0 || self.podMACPrefix.matches('^[0-9a-fA-F][02468aceACE]:[0-9a-fA-F]{2}$')",fieldPath=".podMACPrefix",message="podMACPrefix must be two bytes in hexadecimal, the first of them even, like 0a:1b"
+// +kubebuilder:validation:XValidation:rule="!has(self.vethLinkAddress) || self.vethLinkAddress.size() == 0 || isIP(self.vethLinkAddress)",fieldPath=".vethLinkAddress",message="vethLinkAddress must be an IP address without prefix length, like 169.254.100.1"
 type CoordinatorSpec struct {
 	// Mode is how pods reach their node: underlay through a veth pair of their
 	// own, overlay through the interface of the cluster's network, disabled
@@ -46,17 +49,22 @@ type CoordinatorSpec struct {
 	// their node, such as 169.254.0.0/16.
 	// +optional
 	// +listType=atomic
+	// +kubebuilder:validation:MaxItems=1024
+	// +kubebuilder:validation:items:MaxLength=43
+	// +kubebuilder:validation:items:XValidation:rule="isIP(self) || isCIDR(self)",message="want an address or a network, like 169.254.0.0/16"
 	HijackCIDR []string `json:"hijackCIDR,omitempty"`
 
 	// PolicyRoutes are routes for the interface's own routing table.
 	// +optional
 	// +listType=atomic
+	// +kubebuilder:validation:MaxItems=256
 	PolicyRoutes []PolicyRoute `json:"policyRoutes,omitempty"`
 
 	// PodMACPrefix is the first two bytes of interfaces' hardware addresses,
 	// such as 0a:1b; the other four are taken from the IP address. The first
 	// byte must be even (no multicast). Empty leaves hardware addresses alone.
 	// +optional
+	// +kubebuilder:validation:MaxLength=5
 	PodMACPrefix string `json:"podMACPrefix,omitempty"`
 
 	// TunePodRoutes lets each interface answer through itself: routes of
@@ -93,6 +101,7 @@ type CoordinatorSpec struct {
 	// VethLinkAddress is an IP address for the pod's end of the veth pair to
 	// its node, for programs that need one there. Empty means none.
 	// +optional
+	// +kubebuilder:validation:MaxLength=39
 	VethLinkAddress string `json:"vethLinkAddress,omitempty"`
 
 	// VethMTU is the MTU of the veth pair in bytes, 1500 if left out.
@@ -102,12 +111,18 @@ type CoordinatorSpec struct {
 }
 
 // PolicyRoute is a route of one interface's routing table.
+//
+// +kubebuilder:validation:XValidation:rule="isIP(self.dst) || isCIDR(self.dst)",fieldPath=".dst",message="dst must be an address or a network, like 10.7.0.0/16"
+// +kubebuilder:validation:XValidation:rule="isIP(self.gw)",fieldPath=".gw",message="gw must be an address, like 10.6.0.2"
+// +kubebuilder:validation:XValidation:rule="!isIP(self.gw) || (isIP(self.dst) ? ip(self.dst).family() == ip(self.gw).family() : !isCIDR(self.dst) || cidr(self.dst).ip().family() == ip(self.gw).family())",fieldPath=".gw",message="dst and gw must both be IPv4 or both be IPv6"
 type PolicyRoute struct {
 	// Dst is the destination, an address or a network.
 	// +required
+	// +kubebuilder:validation:MaxLength=43
 	Dst string `json:"dst"`
 	// Gw is the address of the router, of the same IP version.
 	// +required
+	// +kubebuilder:validation:MaxLength=39
 	Gw string `json:"gw"`
 }
 

@@ -54,6 +54,10 @@ type SpiderIPPool struct {
 // +kubebuilder:validation:XValidation:rule="!has(self.routes) || self.routes.all(r, !isCIDR(r.dst) || cidr(r.dst).prefixLength() > 0)",fieldPath=".routes",message="the default route is not written as a route: set gateway"
 // +kubebuilder:validation:XValidation:rule="!has(self.routes) || !isCIDR(self.subnet) || self.routes.all(r, isIP(r.gw) && cidr(self.subnet).containsIP(r.gw))",fieldPath=".routes",message="the gw of each route must be an address in subnet"
 // +kubebuilder:validation:XValidation:rule="!has(self.routes) || self.routes.all(r, self.routes.exists_one(q, q.dst == r.dst))",fieldPath=".routes",message="two routes have the same dst: keep one"
+// +kubebuilder:validation:XValidation:rule="!has(self.podAffinity) || (has(self.podAffinity.matchLabels) && self.podAffinity.matchLabels.size() > 0) || (has(self.podAffinity.matchExpressions) && self.podAffinity.matchExpressions.size() > 0)",fieldPath=".podAffinity",message="podAffinity selects nothing: give it a matchLabels or a matchExpressions, or leave it out for all pods"
+// +kubebuilder:validation:XValidation:rule="!has(self.podAffinity) || !has(self.podAffinity.matchExpressions) || self.podAffinity.matchExpressions.all(e, e.operator in ['In', 'NotIn'] ? has(e.values) && e.values.size() > 0 : e.operator in ['Exists', 'DoesNotExist'] && (!has(e.values) || e.values.size() == 0))",fieldPath=".podAffinity.matchExpressions",message="the operator of each of matchExpressions must be In or NotIn with values, or Exists or DoesNotExist without"
+// +kubebuilder:validation:XValidation:rule="!has(self.namespaceAffinity) || !has(self.namespaceAffinity.matchExpressions) || self.namespaceAffinity.matchExpressions.all(e, e.operator in ['In', 'NotIn'] ? has(e.values) && e.values.size() > 0 : e.operator in ['Exists', 'DoesNotExist'] && (!has(e.values) || e.values.size() == 0))",fieldPath=".namespaceAffinity.matchExpressions",message="the operator of each of matchExpressions must be In or NotIn with values, or Exists or DoesNotExist without"
+// +kubebuilder:validation:XValidation:rule="!has(self.nodeAffinity) || !has(self.nodeAffinity.matchExpressions) || self.nodeAffinity.matchExpressions.all(e, e.operator in ['In', 'NotIn'] ? has(e.values) && e.values.size() > 0 : e.operator in ['Exists', 'DoesNotExist'] && (!has(e.values) || e.values.size() == 0))",fieldPath=".nodeAffinity.matchExpressions",message="the operator of each of matchExpressions must be In or NotIn with values, or Exists or DoesNotExist without"
 type IPPoolSpec struct {
 	// IPVersion is the IP version of the pool, 4 or 6. Leave it out: it
 	// follows from subnet and is filled in.
@@ -127,6 +131,9 @@ type IPPoolSpec struct {
 	// as namespace/name, or as name for one in Holdfast's own namespace.
 	// +optional
 	// +listType=atomic
+	// +kubebuilder:validation:MaxItems=1024
+	// +kubebuilder:validation:items:MaxLength=317
+	// +kubebuilder:validation:items:XValidation:rule="self.matches('^([a-z0-9]([-a-z0-9]*[a-z0-9])?/)?[a-z0-9]([-a-z0-9.]*[a-z0-9])?$')",message="want the name of a network, as namespace/name or name"
 	MultusName []string `json:"multusName,omitempty"`
 
 	// Default lets pods use the pool that name none and whose namespace and

@@ -25,11 +25,32 @@ type SpiderMultusConfig struct {
 
 	// Spec is the network.
 	// +optional
+	// +kubebuilder:default={cniType: custom}
 	Spec MultusConfigSpec `json:"spec,omitempty"`
 }
 
 // MultusConfigSpec is a network: its type, the block of that type, and what
 // comes before and after the type's own plugin.
+//
+// +kubebuilder:validation:XValidation:rule="self.cniType != 'macvlan' || has(self.macvlan)",fieldPath=".macvlan",message="cniType is macvlan, but the block macvlan is missing: add it or correct cniType"
+// +kubebuilder:validation:XValidation:rule="self.cniType == 'macvlan' || !has(self.macvlan)",fieldPath=".macvlan",message="the block macvlan is for cniType macvlan only: remove it or correct cniType"
+// +kubebuilder:validation:XValidation:rule="self.cniType != 'ipvlan' || has(self.ipvlan)",fieldPath=".ipvlan",message="cniType is ipvlan, but the block ipvlan is missing: add it or correct cniType"
+// +kubebuilder:validation:XValidation:rule="self.cniType == 'ipvlan' || !has(self.ipvlan)",fieldPath=".ipvlan",message="the block ipvlan is for cniType ipvlan only: remove it or correct cniType"
+// +kubebuilder:validation:XValidation:rule="self.cniType != 'vlan' || has(self.vlan)",fieldPath=".vlan",message="cniType is vlan, but the block vlan is missing: add it or correct cniType"
+// +kubebuilder:validation:XValidation:rule="self.cniType == 'vlan' || !has(self.vlan)",fieldPath=".vlan",message="the block vlan is for cniType vlan only: remove it or correct cniType"
+// +kubebuilder:validation:XValidation:rule="self.cniType != 'sriov' || has(self.sriov)",fieldPath=".sriov",message="cniType is sriov, but the block sriov is missing: add it or correct cniType"
+// +kubebuilder:validation:XValidation:rule="self.cniType == 'sriov' || !has(self.sriov)",fieldPath=".sriov",message="the block sriov is for cniType sriov only: remove it or correct cniType"
+// +kubebuilder:validation:XValidation:rule="self.cniType != 'ovs' || has(self.ovs)",fieldPath=".ovs",message="cniType is ovs, but the block ovs is missing: add it or correct cniType"
+// +kubebuilder:validation:XValidation:rule="self.cniType == 'ovs' || !has(self.ovs)",fieldPath=".ovs",message="the block ovs is for cniType ovs only: remove it or correct cniType"
+// +kubebuilder:validation:XValidation:rule="self.cniType != 'ib-sriov' || has(self.ibsriov)",fieldPath=".ibsriov",message="cniType is ib-sriov, but the block ibsriov is missing: add it or correct cniType"
+// +kubebuilder:validation:XValidation:rule="self.cniType == 'ib-sriov' || !has(self.ibsriov)",fieldPath=".ibsriov",message="the block ibsriov is for cniType ib-sriov only: remove it or correct cniType"
+// +kubebuilder:validation:XValidation:rule="self.cniType != 'ipoib' || has(self.ipoib)",fieldPath=".ipoib",message="cniType is ipoib, but the block ipoib is missing: add it or correct cniType"
+// +kubebuilder:validation:XValidation:rule="self.cniType == 'ipoib' || !has(self.ipoib)",fieldPath=".ipoib",message="the block ipoib is for cniType ipoib only: remove it or correct cniType"
+// +kubebuilder:validation:XValidation:rule="self.cniType == 'custom' || !has(self.customCNI) || self.customCNI.size() == 0",fieldPath=".customCNI",message="customCNI is for cniType custom only: remove it or correct cniType"
+// +kubebuilder:validation:XValidation:rule="!has(self.customCNI) || self.customCNI.trim().size() == 0 || (self.customCNI.trim().startsWith('{') && self.customCNI.trim().endsWith('}'))",fieldPath=".customCNI",message="customCNI must be a CNI configuration, a JSON object as text"
+// +kubebuilder:validation:XValidation:rule="!has(self.macvlan) || !has(self.macvlan.ippools) || !has(self.macvlan.ippools.matchMasterSubnet) || !self.macvlan.ippools.matchMasterSubnet",fieldPath=".macvlan.ippools.matchMasterSubnet",message="only sriov can match the subnet of the master: remove matchMasterSubnet"
+// +kubebuilder:validation:XValidation:rule="!has(self.ipvlan) || !has(self.ipvlan.ippools) || !has(self.ipvlan.ippools.matchMasterSubnet) || !self.ipvlan.ippools.matchMasterSubnet",fieldPath=".ipvlan.ippools.matchMasterSubnet",message="only sriov can match the subnet of the master: remove matchMasterSubnet"
+// +kubebuilder:validation:XValidation:rule="!has(self.vlan) || !has(self.vlan.ippools) || !has(self.vlan.ippools.matchMasterSubnet) || !self.vlan.ippools.matchMasterSubnet",fieldPath=".vlan.ippools.matchMasterSubnet",message="only sriov can match the subnet of the master: remove matchMasterSubnet"
 type MultusConfigSpec struct {
 	// CNIType is the type of the network. The block of the same name must be
 	// there (ibsriov for ib-sriov) and no other.
@@ -80,20 +101,30 @@ type MultusConfigSpec struct {
 	// JSON object as text, such as {"type":"tuning","mtu":8000}.
 	// +optional
 	// +listType=atomic
+	// +kubebuilder:validation:MaxItems=32
+	// +kubebuilder:validation:items:MaxLength=16384
+	// +kubebuilder:validation:items:XValidation:rule="self.trim().startsWith('{') && self.trim().endsWith('}')",message="want the configuration of one CNI plugin, a JSON object as text"
 	ChainCNIJSONData []string `json:"chainCNIJsonData,omitempty"`
 
 	// CustomCNI is the whole CNI configuration of a network of type
 	// custom, a JSON object as text.
 	// +optional
+	// +kubebuilder:validation:MaxLength=65536
 	CustomCNI string `json:"customCNI,omitempty"`
 }
 
 // SubInterface is a network of interfaces below which lies one of the node's.
+//
+// +kubebuilder:validation:XValidation:rule="self.master.size() > 0",fieldPath=".master",message="master is empty: name an interface of the nodes, like ens192"
+// +kubebuilder:validation:XValidation:rule="self.master.size() < 2 || has(self.bond)",fieldPath=".bond",message="several masters need a bond: say with name and mode how they are bonded"
 type SubInterface struct {
 	// Master is the node's interface below the pods' ones, such as ens192.
 	// Several are bonded; bond then says how.
 	// +required
 	// +listType=atomic
+	// +kubebuilder:validation:MaxItems=16
+	// +kubebuilder:validation:items:MinLength=1
+	// +kubebuilder:validation:items:MaxLength=15
 	Master []string `json:"master"`
 	// MTU is the MTU in bytes, 0 for that of master.
 	// +optional
@@ -118,6 +149,8 @@ type SubInterface struct {
 }
 
 // VlanNetwork is a network of VLAN interfaces.
+//
+// +kubebuilder:validation:XValidation:rule="self.vlanMode != 'auto' || !has(self.vlanID)",fieldPath=".vlanID",message="the VLAN of the mode auto comes with the address: remove vlanID or set vlanMode to manual"
 type VlanNetwork struct {
 	SubInterface `json:",inline"`
 
@@ -130,6 +163,8 @@ type VlanNetwork struct {
 }
 
 // SRIOVNetwork is a network of SR-IOV virtual functions.
+//
+// +kubebuilder:validation:XValidation:rule="!has(self.minTxRateMbps) || !has(self.maxTxRateMbps) || self.maxTxRateMbps == 0 || self.minTxRateMbps <= self.maxTxRateMbps",fieldPath=".minTxRateMbps",message="minTxRateMbps is above maxTxRateMbps: lower it"
 type SRIOVNetwork struct {
 	// ResourceName is the resource of the SR-IOV device plugin that has the
 	// virtual functions.
@@ -218,6 +253,7 @@ type OVSNetwork struct {
 	// Trunk are the VLANs that the pods' ports carry tagged.
 	// +optional
 	// +listType=atomic
+	// +kubebuilder:validation:MaxItems=256
 	Trunk []VLANRange `json:"trunk,omitempty"`
 	// DeviceID is the PCI address of the device of an offloaded port.
 	// +optional
@@ -228,6 +264,10 @@ type OVSNetwork struct {
 }
 
 // VLANRange is one VLAN (id) or a range of them (minID to maxID).
+//
+// +kubebuilder:validation:XValidation:rule="has(self.id) || has(self.minID)",message="an element of trunk is empty: give it an id, or a minID and a maxID"
+// +kubebuilder:validation:XValidation:rule="has(self.minID) == has(self.maxID)",message="minID and maxID go together: set both or none"
+// +kubebuilder:validation:XValidation:rule="!has(self.minID) || !has(self.maxID) || self.minID <= self.maxID",fieldPath=".minID",message="minID is above maxID: lower it"
 type VLANRange struct {
 	// MinID is the first VLAN of a range.
 	// +optional

@@ -18,6 +18,10 @@ type SpiderReservedIP struct {
 }
 
 // ReservedIPSpec is addresses of one IP version.
+//
+// +kubebuilder:validation:XValidation:rule="has(self.ips) && self.ips.size() > 0",fieldPath=".ips",message="ips is empty: name at least one address"
+// +kubebuilder:validation:XValidation:rule="!has(self.ips) || self.ips.size() == 0 || !isIP((self.ips[0].contains('-') ? self.ips[0].substring(0, self.ips[0].indexOf('-')) : self.ips[0])) || self.ips.all(r, !isIP((r.contains('-') ? r.substring(0, r.indexOf('-')) : r)) || ip((r.contains('-') ? r.substring(0, r.indexOf('-')) : r)).family() == ip((self.ips[0].contains('-') ? self.ips[0].substring(0, self.ips[0].indexOf('-')) : self.ips[0])).family())",fieldPath=".ips",message="ips has IPv4 and IPv6: create one SpiderReservedIP for each"
+// +kubebuilder:validation:XValidation:rule="!has(self.ipVersion) || !has(self.ips) || self.ips.size() == 0 || !isIP((self.ips[0].contains('-') ? self.ips[0].substring(0, self.ips[0].indexOf('-')) : self.ips[0])) || ip((self.ips[0].contains('-') ? self.ips[0].substring(0, self.ips[0].indexOf('-')) : self.ips[0])).family() == self.ipVersion",fieldPath=".ipVersion",message="ipVersion does not match ips: leave ipVersion out, it follows from ips; IPv4 cannot be changed to IPv6"
 type ReservedIPSpec struct {
 	// IPVersion is the IP version of the addresses, 4 or 6. Leave it out: it
 	// follows from ips and is filled in.
@@ -29,7 +33,7 @@ type ReservedIPSpec struct {
 	// version.
 	// +optional
 	// +listType=atomic
-	IPs []string `json:"ips,omitempty"`
+	IPs Ranges `json:"ips,omitempty"`
 }
 
 // SpiderReservedIPList is a list of reservations.

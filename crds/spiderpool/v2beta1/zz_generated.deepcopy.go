@@ -490,7 +490,7 @@ func (in *ReservedIPSpec) DeepCopyInto(out *ReservedIPSpec) {
 	}
 	if in.IPs != nil {
 		in, out := &in.IPs, &out.IPs
-		*out = make([]string, len(*in))
+		*out = make(Ranges, len(*in))
 		copy(*out, *in)
 	}
 }
