@@ -7,16 +7,16 @@ import (
 	"path/filepath"
 
 	"github.com/containernetworking/cni/pkg/types"
-	current "github.com/containernetworking/cni/pkg/types/100"
-	"github.com/containernetworking/cni/pkg/version"
-	"go4.org/netipx"
 )
 
 // config is a network configuration as a main plugin hands it to its IPAM
 // plugin (CNI spec, section 1 and section 4 "Delegated plugins").
 type config struct {
-	types.PluginConf
-	IPAM *ipamConfig `json:"ipam"`
+	CNIVersion string      `json:"cniVersion"`
+	Name       string      `json:"name"`
+	IPAM       *ipamConfig `json:"ipam"`
+	// PrevResult is decoded by CHECK only: a DEL must not fail for it.
+	PrevResult json.RawMessage `json:"prevResult"`
 	// ValidAttachments is nil when the runtime gave no list (absent or null),
 	// which is not the same as an empty one.
 	ValidAttachments *[]types.GCAttachment `json:"cni.dev/valid-attachments"`
@@ -58,40 +58,40 @@ func parseConfig(stdin []byte) (*config, error) {
 	return &conf, nil
 }
 
+// prevResult is what CHECK reads of a result. The members are the same in all
+// versions since 0.3.0, so it needs no conversion.
+type prevResult struct {
+	Interfaces []struct {
+		Name string `json:"name"`
+	} `json:"interfaces"`
+	IPs []struct {
+		Address netip.Prefix `json:"address"`
+		// Interface is an index into Interfaces; nil names none.
+		Interface *int `json:"interface"`
+	} `json:"ips"`
+}
+
 // addresses returns the addresses that prevResult gives to the interface:
-// those that say no interface (an IPAM plugin's own result) and those that
-// say this one. Errors are *types.Error.
+// those that name no interface (an IPAM plugin's own result) and those that
+// name this one. An index that points nowhere is left to the main plugin's
+// CHECK. Errors are *types.Error.
 func (c *config) addresses(ifName string) ([]netip.Prefix, error) {
-	if c.RawPrevResult == nil {
+	if len(c.PrevResult) == 0 {
 		return nil, types.NewError(types.ErrInvalidNetworkConfig, "CHECK needs prevResult, and the network configuration has none", "")
 	}
-	if err := version.ParsePrevResult(&c.PluginConf); err != nil {
-		return nil, types.NewError(types.ErrDecodingFailure, "prevResult cannot be read", err.Error())
-	}
-	result, err := current.NewResultFromResult(c.PrevResult)
-	if err != nil {
+	var result prevResult
+	if err := json.Unmarshal(c.PrevResult, &result); err != nil {
 		return nil, types.NewError(types.ErrDecodingFailure, "prevResult cannot be read", err.Error())
 	}
 	prefixes := []netip.Prefix{}
 	for _, ip := range result.IPs {
-		if ip == nil || !belongs(ip, result.Interfaces, ifName) {
+		if i := ip.Interface; i != nil && (*i < 0 || *i >= len(result.Interfaces) || result.Interfaces[*i].Name != ifName) {
 			continue
 		}
-		prefix, ok := netipx.FromStdIPNet(&ip.Address)
-		if !ok {
-			return nil, types.NewError(types.ErrDecodingFailure, "prevResult cannot be read", fmt.Sprintf("%s is no address with a prefix length", ip.Address.String()))
+		if !ip.Address.IsValid() {
+			return nil, types.NewError(types.ErrDecodingFailure, "prevResult cannot be read", "it has an element of ips without an address")
 		}
-		prefixes = append(prefixes, prefix)
+		prefixes = append(prefixes, ip.Address)
 	}
 	return prefixes, nil
-}
-
-// belongs tells whether an address of a result is the interface's. An index
-// that points nowhere is left to the main plugin's own CHECK.
-func belongs(ip *current.IPConfig, interfaces []*current.Interface, ifName string) bool {
-	if ip.Interface == nil {
-		return true
-	}
-	i := *ip.Interface
-	return i >= 0 && i < len(interfaces) && interfaces[i] != nil && interfaces[i].Name == ifName
 }

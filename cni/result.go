@@ -17,16 +17,23 @@ func (r *AddResult) valid() error {
 		return errors.New("it answers without an address")
 	}
 	for _, address := range r.Addresses {
-		if !address.Prefix.IsValid() {
-			return fmt.Errorf("it answers with an address of pool %q that is none", address.Pool)
+		if !plain(address.Prefix) {
+			return fmt.Errorf("it answers with the address %q of pool %q", address.Prefix, address.Pool)
 		}
 	}
 	for _, route := range r.Routes {
-		if !route.Destination.IsValid() {
-			return errors.New("it answers with a route to nowhere")
+		if !plain(route.Destination) {
+			return fmt.Errorf("it answers with a route to %q", route.Destination)
 		}
 	}
 	return nil
+}
+
+// plain reports whether the prefix is one of IPv4 or of IPv6. One of IPv4
+// mapped into IPv6 (RFC 4291, section 2.5.5.2) is neither: package net takes
+// it for IPv4 and would print another length.
+func plain(prefix netip.Prefix) bool {
+	return prefix.IsValid() && !prefix.Addr().Is4In6()
 }
 
 // cniResult returns the result as an IPAM plugin prints it (CNI spec, section

@@ -43,11 +43,8 @@ func modes() []string {
 // spec, section 2, ADD). It fails without one: the plugin is of use only
 // behind another. The errors of all verbs are *types.Error.
 func Add(args *skel.CmdArgs) error {
-	conf, err := parseConfig(args.StdinData)
+	conf, err := parseConfig(args.StdinData, "ADD")
 	if err != nil {
-		return err
-	}
-	if err := conf.parsePrevResult("ADD"); err != nil {
 		return err
 	}
 	return types.PrintResult(conf.PrevResult, conf.CNIVersion)
@@ -56,11 +53,8 @@ func Add(args *skel.CmdArgs) error {
 // Check succeeds for a configuration with a prevResult (CNI spec, section 2,
 // CHECK): nothing was set up that could be missing.
 func Check(args *skel.CmdArgs) error {
-	conf, err := parseConfig(args.StdinData)
-	if err != nil {
-		return err
-	}
-	return conf.parsePrevResult("CHECK")
+	_, err := parseConfig(args.StdinData, "CHECK")
+	return err
 }
 
 // Del succeeds: nothing was set up (CNI spec, section 2, DEL).
@@ -73,8 +67,9 @@ func GC(*skel.CmdArgs) error { return nil }
 // spec 1.1.0, section 2, STATUS).
 func Ready(*skel.CmdArgs) error { return nil }
 
-// parseConfig decodes a network configuration. Errors are *types.Error.
-func parseConfig(stdin []byte) (*config, error) {
+// parseConfig decodes the network configuration of a verb that needs
+// prevResult. Errors are *types.Error.
+func parseConfig(stdin []byte, verb string) (*config, error) {
 	var conf config
 	if err := json.Unmarshal(stdin, &conf); err != nil {
 		return nil, types.NewError(types.ErrDecodingFailure, "the network configuration cannot be read", err.Error())
@@ -83,17 +78,12 @@ func parseConfig(stdin []byte) (*config, error) {
 		return nil, types.NewError(types.ErrInvalidNetworkConfig, fmt.Sprintf("the coordinator has no mode %q", conf.Mode),
 			"use auto, underlay, overlay or disabled")
 	}
-	return &conf, nil
-}
-
-// parsePrevResult decodes prevResult in the configuration's version.
-func (c *config) parsePrevResult(verb string) error {
-	if c.RawPrevResult == nil {
-		return types.NewError(types.ErrInvalidNetworkConfig, verb+" needs prevResult, and the network configuration has none",
+	if conf.RawPrevResult == nil {
+		return nil, types.NewError(types.ErrInvalidNetworkConfig, verb+" needs prevResult, and the network configuration has none",
 			"the coordinator is a chained plugin: put it behind a main plugin, for example macvlan")
 	}
-	if err := version.ParsePrevResult(&c.PluginConf); err != nil {
-		return types.NewError(types.ErrDecodingFailure, "prevResult cannot be read", err.Error())
+	if err := version.ParsePrevResult(&conf.PluginConf); err != nil {
+		return nil, types.NewError(types.ErrDecodingFailure, "prevResult cannot be read", err.Error())
 	}
-	return nil
+	return &conf, nil
 }
