@@ -124,6 +124,7 @@ func (d *Duties) serve(ctx context.Context) {
 		"gc":       d.collect,
 		"networks": d.renderNetworks,
 		"pools":    d.keepPoolStatus,
+		"fence":    d.fenceNodes,
 	} {
 		wg.Go(func() { duty(ctx, w, d.config.Log.With("duty", name)) })
 	}

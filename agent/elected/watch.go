@@ -28,6 +28,8 @@ const (
 	indexStatefulSet = "statefulset"
 	// indexPod finds blocks by the pod, namespace/name, of a pin.
 	indexPod = "pod"
+	// indexLessee finds blocks by the UID of a node with a lease in them.
+	indexLessee = "lessee"
 	// indexPool finds endpoints by the pools of their addresses.
 	indexPool = "pool"
 )
@@ -45,6 +47,7 @@ func newWatches(c *Config) *watches {
 		blocks: newInformer(c.CRDs.IPBlocks(), &v1alpha1.IPBlock{}, cache.TypedIndexers[*v1alpha1.IPBlock]{
 			indexStatefulSet: pinnedStatefulSets,
 			indexPod:         pinnedPods,
+			indexLessee:      lessees,
 		}),
 		endpoints: newInformer(c.CRDs.Endpoints(metav1.NamespaceAll), &v2beta1.SpiderEndpoint{}, cache.TypedIndexers[*v2beta1.SpiderEndpoint]{
 			indexPool: poolsOf,
