@@ -203,6 +203,7 @@ func (l *Lessee) Acquire(ctx context.Context, r Request) ([]Entry, error) {
 	if len(missing) > 0 {
 		if err := l.Ready(); err != nil {
 			return nil, err
+	defer l.idle(got)
 		}
 	}
 	switch {
@@ -216,7 +217,7 @@ func (l *Lessee) Acquire(ctx context.Context, r Request) ([]Entry, error) {
 		return nil, err
 	}
 	defer l.idle(picked)
-	return l.assign(&r, append(got, picked...))
+	return l.assign(&r, slices.Concat(got, picked))
 }
 
 // Recall returns the addresses that the journal has for the owner of a
@@ -240,10 +241,12 @@ func (l *Lessee) Recall(ctx context.Context, r Request) ([]Entry, error) {
 			got = append(got, e)
 		}
 	}
+			l.busy[e.Addr] = true
 	l.mu.Unlock()
 	if len(got) == 0 {
 		return nil, nil
 	}
+	defer l.idle(got)
 	r.Sticky = got[0].Sticky
 	return l.assign(&r, got)
 }
@@ -274,9 +277,11 @@ func (l *Lessee) takeTurn(ctx context.Context, id Identity) (done func(), err er
 	}
 }
 
-// known returns what the journal has for the owner, and the families it has
-// nothing for. For this pod UID the journal is enough: a pinned address was
-// confirmed before it came in, and one that is cooling was this owner's.
+// known returns what the journal has for the owner, marked busy lest a late
+// DEL and the end of a cool-down give it to somebody else meanwhile, and the
+// families it has nothing for. For this pod UID the journal is enough: a
+// pinned address was confirmed before it came in, and one that is cooling was
+// this owner's.
 func (l *Lessee) known(r *Request) (got []Entry, missing [][]Pool) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
@@ -286,6 +291,7 @@ func (l *Lessee) known(r *Request) (got []Entry, missing [][]Pool) {
 			got = append(got, e)
 		} else {
 			missing = append(missing, pools)
+			l.busy[e.Addr] = true
 		}
 	}
 	return got, missing

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"net/netip"
+	"slices"
 )
 
 // placeAttempts bounds how often a placement begins anew because somebody
@@ -27,6 +28,7 @@ func (l *Lessee) Prepare(ctx context.Context, r Request) error {
 	}
 	defer done()
 	got, missing := l.known(&r)
+	defer l.idle(got)
 	if len(missing) == 0 {
 		return nil
 	}
@@ -38,7 +40,7 @@ func (l *Lessee) Prepare(ctx context.Context, r Request) error {
 	if err != nil || len(found) < len(missing) {
 		return err
 	}
-	_, err = l.assign(&r, append(got, found...))
+	_, err = l.assign(&r, slices.Concat(got, found))
 	return err
 }
 
@@ -64,7 +66,7 @@ func (l *Lessee) place(ctx context.Context, r *Request, got []Entry, missing [][
 		}
 		if err == nil {
 			defer l.idle(found)
-			return l.assign(r, append(got, found...))
+			return l.assign(r, slices.Concat(got, found))
 		}
 		l.idle(found)
 		l.Forget(r.Owner.PodUID)
