@@ -50,6 +50,8 @@ type Lessee struct {
 
 	queues map[netip.Prefix][]*amendment
 	turns  map[Identity]chan struct{}
+	// yields holds one token while a call of finishYields runs.
+	yields chan struct{}
 	claims map[string]*claimCall
 }
 
@@ -82,6 +84,7 @@ func New(c Config) (*Lessee, error) {
 		pointers: map[string]Endpoint{},
 		queues:   map[netip.Prefix][]*amendment{},
 		turns:    map[Identity]chan struct{}{},
+		yields:   make(chan struct{}, 1),
 		claims:   map[string]*claimCall{},
 	}
 	for _, e := range entries {
@@ -200,10 +203,10 @@ func (l *Lessee) Acquire(ctx context.Context, r Request) ([]Entry, error) {
 	defer done()
 
 	got, missing := l.known(&r)
+	defer l.idle(got)
 	if len(missing) > 0 {
 		if err := l.Ready(); err != nil {
 			return nil, err
-	defer l.idle(got)
 		}
 	}
 	switch {
@@ -238,15 +241,15 @@ func (l *Lessee) Recall(ctx context.Context, r Request) ([]Entry, error) {
 	var got []Entry
 	for _, e := range l.entries {
 		if e.Owner == r.Owner && (e.State == Assigned || e.State == Retained) && (!l.started || l.leased(e.Addr)) {
+			l.busy[e.Addr] = true
 			got = append(got, e)
 		}
 	}
-			l.busy[e.Addr] = true
 	l.mu.Unlock()
+	defer l.idle(got)
 	if len(got) == 0 {
 		return nil, nil
 	}
-	defer l.idle(got)
 	r.Sticky = got[0].Sticky
 	return l.assign(&r, got)
 }
@@ -288,10 +291,10 @@ func (l *Lessee) known(r *Request) (got []Entry, missing [][]Pool) {
 	for _, pools := range r.Families {
 		e, ok := l.ownedIn(r, pools)
 		if ok {
+			l.busy[e.Addr] = true
 			got = append(got, e)
 		} else {
 			missing = append(missing, pools)
-			l.busy[e.Addr] = true
 		}
 	}
 	return got, missing

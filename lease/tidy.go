@@ -4,7 +4,9 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
 	"net/netip"
+	"slices"
 	"time"
 )
 
@@ -44,19 +46,26 @@ func (l *Lessee) Yield(ctx context.Context, addrs []netip.Addr) error {
 	return l.finishYields(ctx)
 }
 
-// finishYields makes every yielding address another node's to claim.
+// finishYields makes every yielding address another node's to claim. One call
+// runs at a time: what a second one takes for yielding could be yielded,
+// claimed again and in use by the time it comes to it.
 func (l *Lessee) finishYields(ctx context.Context) error {
-	l.mu.Lock()
-	giving := map[netip.Prefix]Set{}
-	for addr, e := range l.entries {
-		if e.State == Yielding {
-			giving[BlockOf(addr)] |= only(Offset(addr))
-		}
+	select {
+	case l.yields <- struct{}{}:
+		defer func() { <-l.yields }()
+	case <-ctx.Done():
+		return fmt.Errorf("an earlier yield is still under way: %w", ctx.Err())
 	}
-	l.mu.Unlock()
-	var errs []error
-	for prefix, give := range giving {
+	// No lease is given up before the disk says so: after a crash that is all
+	// there is to tell that an update may be under way.
+	errs := []error{l.sync()}
+	if errs[0] != nil {
+		return errs[0]
+	}
+	for _, prefix := range l.yieldingIn() {
+		var give Set
 		err := l.amend(ctx, prefix, func(b *Block) error {
+			give = l.yielding(prefix)
 			b.Yield(l.node.UID, give)
 			return nil
 		})
@@ -64,16 +73,47 @@ func (l *Lessee) finishYields(ctx context.Context) error {
 			errs = append(errs, fmt.Errorf("yield in %s: %w", Name(prefix), err))
 			continue
 		}
-		l.mu.Lock()
-		for addr, e := range l.entries {
-			if e.State == Yielding && BlockOf(addr) == prefix && give.Has(Offset(addr)) {
-				l.drop(addr)
-				delete(l.freed, addr)
-			}
-		}
-		l.mu.Unlock()
+		l.yielded(prefix, give)
 	}
 	return errors.Join(append(errs, l.sync())...)
+}
+
+// yieldingIn returns the blocks of the addresses that are yielding, in order.
+func (l *Lessee) yieldingIn() []netip.Prefix {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	in := map[netip.Prefix]bool{}
+	for addr, e := range l.entries {
+		if e.State == Yielding {
+			in[BlockOf(addr)] = true
+		}
+	}
+	return slices.SortedFunc(maps.Keys(in), netip.Prefix.Compare)
+}
+
+// yielding returns the addresses of a block that are yielding now.
+func (l *Lessee) yielding(prefix netip.Prefix) Set {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	var give Set
+	for addr, e := range l.entries {
+		if e.State == Yielding && BlockOf(addr) == prefix {
+			give |= only(Offset(addr))
+		}
+	}
+	return give
+}
+
+// yielded drops what has been yielded from the journal.
+func (l *Lessee) yielded(prefix netip.Prefix, gone Set) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	for addr, e := range l.entries {
+		if e.State == Yielding && BlockOf(addr) == prefix && gone.Has(Offset(addr)) {
+			l.drop(addr)
+			delete(l.freed, addr)
+		}
+	}
 }
 
 // Tidy does what time and other nodes have made due: addresses that have

@@ -343,3 +343,9 @@ func always(method string, kind leasetest.Kind) func(leasetest.Call) leasetest.F
 }
 
 func addr(s string) netip.Addr { return netip.MustParseAddr(s) }
+
+// settle waits until every goroutine of the history waits for something.
+func (w *world) settle() {
+	w.Helper()
+	synctest.Wait()
+}
