@@ -1,0 +1,155 @@
+package agent
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net/netip"
+	"time"
+
+	"github.com/cenkalti/backoff/v4"
+	cnitypes "github.com/containernetworking/cni/pkg/types"
+	corev1 "k8s.io/api/core/v1"
+
+	"github.com/holdfast-ipam/holdfast/agent/cluster"
+	"github.com/holdfast-ipam/holdfast/agent/selection"
+	"github.com/holdfast-ipam/holdfast/cni"
+	"github.com/holdfast-ipam/holdfast/lease"
+)
+
+const (
+	// exhaustedWait is how long an ADD waits for an address to come free
+	// before it tells the runtime to try again.
+	exhaustedWait = 4 * time.Second
+	// exhaustedPause is the longest pause between two looks.
+	exhaustedPause = time.Second
+)
+
+// add answers ADD. The path of an address is: cni.Add, this function,
+// [lease.Lessee.Acquire], the journal.
+func (a *Agent) add(ctx context.Context, q *cni.AddRequest) (*cni.AddResult, error) {
+	// A pod that has addresses gets them again without asking anybody.
+	entries, err := a.lessee.Recall(ctx, lease.Request{
+		Owner:     sandbox(q.Attachment).Owner,
+		Container: q.ContainerID, Network: q.Network,
+		Namespace: q.Pod.Namespace, Pod: q.Pod.Name,
+	})
+	if err != nil {
+		return nil, err
+	}
+	if len(entries) == 0 {
+		request, err := a.request(ctx, q)
+		if err != nil {
+			return nil, err
+		}
+		if entries, err = a.acquire(ctx, request); err != nil {
+			return nil, err
+		}
+	}
+	a.endpoints.enqueue(q.Pod.Namespace, q.Pod.Name)
+	return addResult(entries)
+}
+
+// acquire waits a few seconds for an address to come free, because the
+// agents of other nodes yield what they do not use when a pool is scarce.
+func (a *Agent) acquire(ctx context.Context, r lease.Request) (entries []lease.Entry, err error) {
+	err = backoff.Retry(func() error {
+		entries, err = a.lessee.Acquire(ctx, r)
+		var exhausted *lease.ExhaustedError
+		if err != nil && !errors.As(err, &exhausted) {
+			return backoff.Permanent(err)
+		}
+		return err
+	}, backoff.WithContext(backoff.NewExponentialBackOff(
+		backoff.WithMaxInterval(exhaustedPause), backoff.WithMaxElapsedTime(exhaustedWait)), ctx))
+	return entries, err
+}
+
+// request turns what the runtime asks for into what the protocol knows: whose
+// address, and from which pools.
+func (a *Agent) request(ctx context.Context, q *cni.AddRequest) (lease.Request, error) {
+	pod, err := a.pods.find(ctx, q.Pod)
+	if err != nil {
+		return lease.Request{}, err
+	}
+	chosen, err := a.choose(pod, q)
+	if err != nil {
+		return lease.Request{}, err
+	}
+	r := a.identify(pod, q.Interface)
+	r.Owner.PodUID = q.Pod.UID
+	if q.Pod.UID == "" {
+		r.Owner.PodUID = string(pod.UID)
+	}
+	r.Container, r.Network = q.ContainerID, q.Network
+	r.OnlyFrom = a.config.StatefulSetPoolChange == poolChangeSwitch
+	r.Families, err = a.pools.families(chosen)
+	return r, err
+}
+
+// choose selects the pools for an interface of a pod, from caches.
+func (a *Agent) choose(pod *corev1.Pod, q *cni.AddRequest) (selection.Selection, error) {
+	namespace, err := a.namespaces.get(pod.Namespace)
+	if err != nil {
+		return selection.Selection{}, err
+	}
+	chosen, err := selection.Select(selection.Input{
+		Pod: pod, Namespace: namespace, Node: a.nodes.get(), Interface: q.Interface,
+		Pools:       a.pools,
+		DefaultIPv4: q.DefaultIPv4Pools, DefaultIPv6: q.DefaultIPv6Pools,
+		EnableIPv4: a.config.EnableIPv4, EnableIPv6: a.config.EnableIPv6,
+		ClusterNetwork: a.config.ClusterNetwork, InstallNamespace: a.options.Namespace,
+	})
+	if err != nil {
+		return selection.Selection{}, &cni.Error{
+			Code: uint(cnitypes.ErrInvalidNetworkConfig), Message: cni.AddFailed, Details: err.Error(),
+		}
+	}
+	chosen.CleanGateway = chosen.CleanGateway || q.CleanGateway
+	return chosen, nil
+}
+
+// identify says whose address it is: the part of a request that does not
+// depend on the sandbox.
+func (a *Agent) identify(pod *corev1.Pod, ifname string) lease.Request {
+	kind, name := topOwner(pod)
+	return lease.Request{
+		Owner:     lease.Owner{PodUID: string(pod.UID), Interface: ifname},
+		Namespace: pod.Namespace, Pod: pod.Name,
+		Sticky:    a.config.EnableStatefulSet && ownedByStatefulSet(pod),
+		OwnerKind: kind, OwnerName: name,
+	}
+}
+
+// addResult turns journal entries into the answer of ADD.
+func addResult(entries []lease.Entry) (*cni.AddResult, error) {
+	result := &cni.AddResult{}
+	for _, e := range entries {
+		d, err := cluster.DecodeDetail(e.Detail)
+		if err != nil {
+			return nil, fmt.Errorf("journal entry of %s: %w", e.Addr, err)
+		}
+		result.Addresses = append(result.Addresses, cni.Address{
+			Prefix: d.Prefix, Gateway: d.Gateway, Pool: d.Pool,
+		})
+		result.Routes = append(result.Routes, routes(d)...)
+	}
+	return result, nil
+}
+
+// routes returns the routes that come with an address: its own, and the
+// default route unless the network asks for none.
+func routes(d cluster.Detail) []cni.Route {
+	var routes []cni.Route
+	for _, r := range d.Routes {
+		routes = append(routes, cni.Route{Destination: r.Destination, Gateway: r.Gateway})
+	}
+	if d.Gateway.IsValid() && !d.CleanGateway {
+		everything := netip.PrefixFrom(netip.IPv4Unspecified(), 0)
+		if d.Gateway.Is6() {
+			everything = netip.PrefixFrom(netip.IPv6Unspecified(), 0)
+		}
+		routes = append(routes, cni.Route{Destination: everything, Gateway: d.Gateway})
+	}
+	return routes
+}

@@ -1,0 +1,246 @@
+package agent
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net"
+	"net/http"
+	"sync"
+	"time"
+
+	"k8s.io/client-go/kubernetes"
+	"k8s.io/client-go/metadata"
+	"k8s.io/client-go/rest"
+	"k8s.io/client-go/tools/cache"
+
+	"golang.org/x/sync/errgroup"
+
+	"github.com/holdfast-ipam/holdfast/agent/cluster"
+	"github.com/holdfast-ipam/holdfast/agent/elected"
+	"github.com/holdfast-ipam/holdfast/agent/journal"
+	"github.com/holdfast-ipam/holdfast/crds"
+	"github.com/holdfast-ipam/holdfast/lease"
+)
+
+// Options are what differs from node to node and from start to start.
+type Options struct {
+	// NodeName is the name of the node the agent works for.
+	NodeName string
+	// Namespace and PodName are the agent's own.
+	Namespace string
+	PodName   string
+	// Socket is the path of the unix socket, Journal that of the journal.
+	Socket  string
+	Journal string
+	// HTTPAddress serves health and metrics; empty for none.
+	HTTPAddress string
+	// Version is the agent's own, for STATUS and the log.
+	Version string
+}
+
+// Agent is the process of one node: see the package comment.
+type Agent struct {
+	options Options
+	config  Config
+	log     *slog.Logger
+	now     func() time.Time
+
+	node       lease.Node
+	kube       kubernetes.Interface
+	clients    *crds.Clients
+	networks   *elected.Networks
+	cluster    *cluster.Client
+	lessee     *lease.Lessee
+	pods       *pods
+	pools      *pools
+	nodes      *ownNode
+	namespaces *namespaces
+	blocks     *blocks
+	upkeep     *upkeep
+	endpoints  *endpoints
+	metrics    *metrics
+	// preparing are the placements under way ahead of their ADD.
+	preparing sync.WaitGroup
+}
+
+// Run works for the node until ctx ends. It returns nil then, and otherwise
+// the reason why it cannot go on: an agent that was deleted with its Node, or
+// whose watches cannot be started, is to be started anew.
+func Run(ctx context.Context, rc *rest.Config, o Options, c Config, log *slog.Logger) error {
+	a := &Agent{options: o, config: c, log: log, now: time.Now, metrics: newMetrics()}
+	if err := a.connect(rc); err != nil {
+		return err
+	}
+	if err := a.meet(ctx); err != nil {
+		return err
+	}
+	disk, fresh, err := journal.Open(o.Journal, a.node.UID)
+	if err != nil {
+		return err
+	}
+	if notice := disk.Notice(); notice != nil {
+		log.Warn("the journal was set aside", "err", notice)
+	}
+	err = a.work(ctx, disk, fresh)
+	return errors.Join(err, disk.Close())
+}
+
+// connect makes the clients and the watches, which begin in [Agent.work].
+func (a *Agent) connect(rc *rest.Config) error {
+	rc = cluster.Config(rc, "holdfast/"+a.options.Version)
+	client, err := rest.HTTPClientFor(rc)
+	if err != nil {
+		return fmt.Errorf("connect to the API server: %w", err)
+	}
+	if a.kube, err = kubernetes.NewForConfigAndClient(rc, client); err != nil {
+		return err
+	}
+	if a.cluster, err = cluster.New(rc, client); err != nil {
+		return err
+	}
+	a.clients = a.cluster.Kinds()
+	if a.networks, err = elected.NewNetworks(rc, client); err != nil {
+		return err
+	}
+	meta, err := metadata.NewForConfigAndClient(rc, client)
+	if err != nil {
+		return err
+	}
+	a.pods = newPods(a.kube, a.options.NodeName)
+	a.pools = newPools(a.clients, a.now)
+	a.nodes = newOwnNode(a.kube, a.options.NodeName)
+	a.namespaces = newNamespaces(meta)
+	a.upkeep = newUpkeep(a)
+	a.endpoints = newEndpoints(a)
+	return nil
+}
+
+// meet waits until the API server knows the node, whose UID everything else
+// goes by.
+func (a *Agent) meet(ctx context.Context) error {
+	for {
+		node, err := a.nodes.read(ctx)
+		if err == nil {
+			a.node = lease.Node{Name: node.Name, UID: string(node.UID)}
+			return nil
+		}
+		a.log.Info("waiting for the node's object", "node", a.options.NodeName, "err", err)
+		select {
+		case <-ctx.Done():
+			return fmt.Errorf("read node %s: %w", a.options.NodeName, err)
+		case <-time.After(time.Second):
+		}
+	}
+}
+
+// work starts everything there is, once, and ends it.
+func (a *Agent) work(ctx context.Context, disk lease.Disk, fresh bool) (err error) {
+	a.lessee, err = lease.New(lease.Config{
+		Node: a.node, Cluster: a.cluster, Disk: disk, Now: a.now, CoolDown: a.config.CoolDown.Duration,
+	})
+	if err != nil {
+		return err
+	}
+	a.metrics.watch(a.lessee)
+	a.blocks = newBlocks(a.cluster, a.node.UID)
+	listener, err := listen(a.options.Socket)
+	if err != nil {
+		return err
+	}
+	group, ctx := errgroup.WithContext(ctx)
+	group.Go(func() error { return a.serve(ctx, listener) })
+	if a.options.HTTPAddress != "" {
+		group.Go(func() error { return a.serveHTTP(ctx) })
+	}
+	for _, informer := range a.informers() {
+		group.Go(func() error { informer.RunWithContext(ctx); return nil })
+	}
+	group.Go(func() error { return a.begin(ctx, group, fresh) })
+	err = group.Wait()
+	a.preparing.Wait()
+	return err
+}
+
+func (a *Agent) informers() []cache.SharedIndexInformer {
+	return []cache.SharedIndexInformer{
+		a.pods.informer, a.pools.informer, a.pools.reserved,
+		a.nodes.informer, a.namespaces.informer, a.blocks.informer,
+	}
+}
+
+// begin makes the agent ready for new assignments and starts what goes on in
+// the background from then on.
+func (a *Agent) begin(ctx context.Context, group *errgroup.Group, fresh bool) error {
+	for _, informer := range a.informers() {
+		if !cache.WaitForCacheSync(ctx.Done(), informer.HasSynced) {
+			return ctx.Err()
+		}
+	}
+	if err := a.learn(ctx, fresh); err != nil {
+		return err
+	}
+	if err := a.watchBlocks(ctx); err != nil {
+		return err
+	}
+	a.log.Info("ready", "node", a.node.Name, "nodeUID", a.node.UID, "version", a.options.Version, "journalLost", fresh)
+	if err := a.watchPods(ctx); err != nil {
+		return err
+	}
+	a.upkeep.kick()
+	for _, e := range a.lessee.Entries() {
+		a.endpoints.enqueue(e.Namespace, e.Pod)
+	}
+	group.Go(func() error { return a.heartbeat(ctx) })
+	group.Go(func() error { return a.upkeep.run(ctx) })
+	group.Go(func() error { return a.endpoints.run(ctx) })
+	group.Go(func() error { return every(ctx, leakPeriod, a.log, "leaks", a.findLeaks) })
+	group.Go(func() error { return a.runElected(ctx) })
+	return nil
+}
+
+// every does a thing at once and then once a period, until ctx ends. An error
+// is logged, and the thing done again a period later.
+func every(ctx context.Context, period time.Duration, log *slog.Logger, name string, do func(context.Context) error) error {
+	ticker := time.NewTicker(period)
+	defer ticker.Stop()
+	for {
+		if err := do(ctx); err != nil && ctx.Err() == nil {
+			log.Warn(name, "outcome", "error", "err", err)
+		}
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-ticker.C:
+		}
+	}
+}
+
+func (a *Agent) runElected(ctx context.Context) error {
+	return elected.New(elected.Config{
+		Kubernetes: a.kube, CRDs: a.clients, Networks: a.networks, Cluster: a.cluster,
+		Namespace: a.options.Namespace, Identity: a.options.PodName,
+		EnableStatefulSet: a.config.EnableStatefulSet, HoldDown: a.config.HoldDown.Duration,
+		Log: a.log,
+	}).Run(ctx)
+}
+
+// serveHTTP serves health and metrics over TCP.
+func (a *Agent) serveHTTP(ctx context.Context) error {
+	l, err := net.Listen("tcp", a.options.HTTPAddress)
+	if err != nil {
+		return fmt.Errorf("listen for health and metrics: %w", err)
+	}
+	mux := http.NewServeMux()
+	mux.Handle("GET /metrics", a.metrics.handler())
+	mux.HandleFunc("GET /healthz", func(w http.ResponseWriter, _ *http.Request) {
+		w.WriteHeader(http.StatusOK)
+	})
+	mux.HandleFunc("GET /readyz", func(w http.ResponseWriter, _ *http.Request) {
+		if s := a.status(); !s.Ready {
+			http.Error(w, s.Reason, http.StatusServiceUnavailable)
+		}
+	})
+	return runServer(ctx, &http.Server{Handler: mux, ReadHeaderTimeout: drainTimeout}, l)
+}

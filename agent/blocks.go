@@ -1,0 +1,144 @@
+package agent
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"net/netip"
+	"time"
+
+	corev1 "k8s.io/api/core/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/client-go/tools/cache"
+
+	"github.com/holdfast-ipam/holdfast/agent/cluster"
+	"github.com/holdfast-ipam/holdfast/crds/holdfast/v1alpha1"
+	"github.com/holdfast-ipam/holdfast/lease"
+)
+
+// quarantine is how long an address that a lost journal may have assigned
+// stays unused, when neither a pod's status nor an endpoint names it.
+const quarantine = 10 * time.Minute
+
+// blocks are the blocks in which this node holds leases, by a watch on its
+// label.
+type blocks struct {
+	cluster  *cluster.Client
+	selector string
+	informer cache.SharedIndexInformer
+}
+
+func newBlocks(c *cluster.Client, nodeUID string) *blocks {
+	b := &blocks{cluster: c, selector: cluster.LesseeSelector(nodeUID)}
+	b.informer = watchOf(c.Kinds().IPBlocks(), &v1alpha1.IPBlock{},
+		func(o *metav1.ListOptions) { o.LabelSelector = b.selector }, withoutManagedFields)
+	return b
+}
+
+// list returns the blocks by a quorum read.
+func (b *blocks) list(ctx context.Context) ([]lease.Block, error) {
+	list, err := b.cluster.Kinds().IPBlocks().List(ctx, metav1.ListOptions{LabelSelector: b.selector})
+	if err != nil {
+		return nil, fmt.Errorf("list this node's blocks: %w", err)
+	}
+	var blocks []lease.Block
+	for i := range list.Items {
+		block, err := b.cluster.FromIPBlock(&list.Items[i])
+		if err != nil {
+			return nil, err
+		}
+		blocks = append(blocks, block)
+	}
+	return blocks, nil
+}
+
+// learn tells the lessee which leases the node has and, where the journal was
+// lost, which of their addresses are known to be in use.
+func (a *Agent) learn(ctx context.Context, lost bool) error {
+	blocks, err := a.blocks.list(ctx)
+	if err != nil {
+		return err
+	}
+	var inUse []lease.Entry
+	if lost && len(blocks) > 0 {
+		if inUse, err = a.recollect(ctx); err != nil {
+			return err
+		}
+		a.log.Warn("the journal is lost: addresses in doubt stay unused for a while",
+			"inUse", len(inUse), "blocks", len(blocks), "duration", quarantine)
+	}
+	return a.lessee.Start(blocks, lost, inUse, quarantine)
+}
+
+// recollect returns what endpoints and the status of this node's pods tell
+// about addresses in use.
+func (a *Agent) recollect(ctx context.Context) ([]lease.Entry, error) {
+	var inUse []lease.Entry
+	for _, obj := range a.pods.informer.GetStore().List() {
+		pod := obj.(*corev1.Pod)
+		if pod.Spec.HostNetwork {
+			continue
+		}
+		known := map[netip.Addr]bool{}
+		ep, err := a.cluster.Endpoint(ctx, pod.Namespace, pod.Name)
+		if err != nil && ignoreNotFound(err) != nil {
+			return nil, err
+		}
+		if err == nil && ep.PodUID == string(pod.UID) {
+			for _, e := range ep.Addresses {
+				known[e.Addr] = true
+				inUse = append(inUse, a.recollected(pod, e.Interface, e.Addr, e.Detail))
+			}
+		}
+		for _, ip := range pod.Status.PodIPs {
+			if addr, err := netip.ParseAddr(ip.IP); err == nil && !known[addr] {
+				inUse = append(inUse, a.recollected(pod, "eth0", addr, a.pools.detailOf(addr)))
+			}
+		}
+	}
+	return inUse, nil
+}
+
+// recollected returns the entry of an address whose sandbox is not known.
+func (a *Agent) recollected(pod *corev1.Pod, ifname string, addr netip.Addr, detail json.RawMessage) lease.Entry {
+	return lease.Entry{
+		Addr: addr, State: lease.Assigned, Since: a.now(),
+		Owner:     lease.Owner{PodUID: uidOf(pod), Interface: ifname},
+		Namespace: pod.Namespace, Pod: pod.Name,
+		Sticky: a.config.EnableStatefulSet && ownedByStatefulSet(pod), Detail: detail,
+	}
+}
+
+// watchBlocks hands what the watch reports to the lessee. A block that the
+// watch has lost is read before anything follows from it.
+func (a *Agent) watchBlocks(ctx context.Context) error {
+	observe := func(obj any) {
+		block, err := a.cluster.FromIPBlock(obj.(*v1alpha1.IPBlock))
+		if err == nil {
+			err = a.lessee.Observe(block)
+		}
+		if err != nil {
+			a.log.Error("a block makes no sense: its addresses are not used", "err", err)
+		}
+		a.upkeep.kick()
+	}
+	_, err := a.blocks.informer.AddEventHandler(cache.ResourceEventHandlerFuncs{
+		AddFunc:    observe,
+		UpdateFunc: func(_, obj any) { observe(obj) },
+		DeleteFunc: func(obj any) {
+			key, err := cache.DeletionHandlingMetaNamespaceKeyFunc(obj)
+			if err != nil {
+				return
+			}
+			prefix, err := lease.ParseName(key)
+			if err == nil {
+				err = a.lessee.Missing(ctx, prefix)
+			}
+			if err != nil && ctx.Err() == nil {
+				a.log.Warn("look for a block that the watch lost", "block", key, "err", err)
+			}
+			a.upkeep.kick()
+		},
+	})
+	return err
+}

@@ -1,0 +1,100 @@
+package agent
+
+import (
+	"fmt"
+	"os"
+	"time"
+
+	"sigs.k8s.io/yaml"
+)
+
+// Config is the file conf.yml of the ConfigMap, read once at start. Its keys
+// are Spiderpool's where Spiderpool has one for the thing.
+type Config struct {
+	// EnableIPv4 and EnableIPv6 switch a family off for the whole cluster.
+	EnableIPv4 bool `json:"enableIPv4"`
+	EnableIPv6 bool `json:"enableIPv6"`
+	// EnableStatefulSet keeps the addresses of StatefulSets' pods. Without
+	// it they are treated as stateless.
+	EnableStatefulSet bool `json:"enableStatefulSet"`
+	// StatefulSetPoolChange says what a restarted StatefulSet pod gets whose
+	// pools were changed meanwhile: "keep", its old address, or "switch", one
+	// of the new pools.
+	StatefulSetPoolChange string `json:"statefulSetPoolChange"`
+	// ClusterNetwork is namespace/name of the network of pods that name none.
+	ClusterNetwork string `json:"clusterNetwork"`
+	// CoolDown is how long an address rests between two pods.
+	CoolDown Duration `json:"coolDown"`
+	// HoldDown is how long a node is gone before its leases are given away.
+	// An agent cut off from the API server for half of it begins no new
+	// assignments.
+	HoldDown Duration `json:"holdDown"`
+	// Endpoints is "all", or "statefulset" to write no SpiderEndpoint for
+	// other pods.
+	Endpoints string `json:"endpoints"`
+}
+
+// Duration is a time.Duration written as in "5s".
+type Duration struct{ time.Duration }
+
+// UnmarshalText parses a duration (time.ParseDuration).
+func (d *Duration) UnmarshalText(text []byte) (err error) {
+	d.Duration, err = time.ParseDuration(string(text))
+	return err
+}
+
+// The values of the settings that have names.
+const (
+	poolChangeKeep   = "keep"
+	poolChangeSwitch = "switch"
+
+	endpointsAll         = "all"
+	endpointsStatefulSet = "statefulset"
+)
+
+// DefaultConfig is what holds where the file says nothing.
+func DefaultConfig() Config {
+	return Config{
+		EnableIPv4: true, EnableIPv6: true, EnableStatefulSet: true,
+		StatefulSetPoolChange: poolChangeKeep,
+		CoolDown:              Duration{5 * time.Second},
+		HoldDown:              Duration{5 * time.Minute},
+		Endpoints:             endpointsAll,
+	}
+}
+
+// LoadConfig reads the file at path; an empty path gives the defaults. A key
+// it does not know or a value that makes no sense is an error.
+func LoadConfig(path string) (Config, error) {
+	c := DefaultConfig()
+	if path == "" {
+		return c, nil
+	}
+	text, err := os.ReadFile(path)
+	if err != nil {
+		return c, fmt.Errorf("read the configuration: %w", err)
+	}
+	if err := yaml.UnmarshalStrict(text, &c); err != nil {
+		return c, fmt.Errorf("configuration %s: %w", path, err)
+	}
+	if err := c.validate(); err != nil {
+		return c, fmt.Errorf("configuration %s: %w", path, err)
+	}
+	return c, nil
+}
+
+func (c *Config) validate() error {
+	switch {
+	case !c.EnableIPv4 && !c.EnableIPv6:
+		return fmt.Errorf("enableIPv4 and enableIPv6 are both false: switch one on")
+	case c.StatefulSetPoolChange != poolChangeKeep && c.StatefulSetPoolChange != poolChangeSwitch:
+		return fmt.Errorf("statefulSetPoolChange is %q: want %q or %q", c.StatefulSetPoolChange, poolChangeKeep, poolChangeSwitch)
+	case c.Endpoints != endpointsAll && c.Endpoints != endpointsStatefulSet:
+		return fmt.Errorf("endpoints is %q: want %q or %q", c.Endpoints, endpointsAll, endpointsStatefulSet)
+	case c.CoolDown.Duration < 0:
+		return fmt.Errorf("coolDown is %s: it cannot be negative", c.CoolDown)
+	case c.HoldDown.Duration < time.Minute:
+		return fmt.Errorf("holdDown is %s: want at least 1m, or a busy API server looks like a lost one", c.HoldDown)
+	}
+	return nil
+}

@@ -1,0 +1,175 @@
+package agent
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net/netip"
+	"slices"
+	"strings"
+
+	"k8s.io/client-go/tools/cache"
+	"k8s.io/client-go/util/workqueue"
+
+	"github.com/holdfast-ipam/holdfast/lease"
+)
+
+// endpoints writes the SpiderEndpoint of each pod after its ADD was answered:
+// nothing waits for it. A StatefulSet pod's first endpoint is the exception;
+// it is written by the placement itself, and only refreshed here.
+type endpoints struct {
+	agent *Agent
+	queue workqueue.TypedRateLimitingInterface[string]
+}
+
+func newEndpoints(a *Agent) *endpoints {
+	return &endpoints{agent: a, queue: workqueue.NewTypedRateLimitingQueue(
+		workqueue.DefaultTypedControllerRateLimiter[string]())}
+}
+
+func (w *endpoints) enqueue(namespace, pod string) {
+	w.queue.Add(namespace + "/" + pod)
+}
+
+// run writes until ctx ends.
+func (w *endpoints) run(ctx context.Context) error {
+	stop := context.AfterFunc(ctx, w.queue.ShutDown)
+	defer stop()
+	for {
+		key, shutdown := w.queue.Get()
+		if shutdown {
+			return nil
+		}
+		err := w.write(ctx, key)
+		switch {
+		case err == nil:
+			w.queue.Forget(key)
+		case ctx.Err() == nil:
+			w.agent.log.Info("endpoint", "outcome", "retry", "pod", key, "err", err)
+			w.queue.AddRateLimited(key)
+		}
+		w.queue.Done(key)
+	}
+}
+
+// write makes the endpoint say what the journal says of the pod's sandbox.
+func (w *endpoints) write(ctx context.Context, key string) error {
+	namespace, name, err := cache.SplitMetaNamespaceKey(key)
+	if err != nil {
+		return err
+	}
+	pod := w.agent.pods.cached(namespace, name)
+	if pod == nil {
+		return w.unseen(namespace, name)
+	}
+	entries := w.assigned(uidOf(pod))
+	if len(entries) == 0 {
+		return nil
+	}
+	if !entries[0].Sticky && w.agent.config.Endpoints == endpointsStatefulSet {
+		return nil
+	}
+	c := w.agent.cluster
+	old, err := c.Endpoint(ctx, namespace, name)
+	if err != nil && !errors.Is(err, lease.ErrNotFound) {
+		return fmt.Errorf("read the endpoint: %w", err)
+	}
+	next := w.desired(old, entries)
+	// Not the journal's UID: a static pod's object has one of its own.
+	next.PodUID = string(pod.UID)
+	if err == nil && sameEndpoint(&old, &next) {
+		return nil
+	}
+	if err == nil && old.PodUID != next.PodUID {
+		// The name may have a later pod on another node by now, whose
+		// endpoint is not ours to write.
+		at, err := c.PodAt(ctx, namespace, name)
+		if err != nil || at.UID != string(pod.UID) {
+			return ignoreNotFound(err)
+		}
+	}
+	next.OwnerKind, next.OwnerName = topOwner(pod)
+	if _, err := c.PutEndpoint(ctx, next); err != nil {
+		return fmt.Errorf("write the endpoint: %w", err)
+	}
+	return nil
+}
+
+func ignoreNotFound(err error) error {
+	if errors.Is(err, lease.ErrNotFound) {
+		return nil
+	}
+	return err
+}
+
+// errPodNotSeen: the watch has not brought a pod that has addresses already.
+var errPodNotSeen = errors.New("the pod has not been seen yet")
+
+// unseen returns errPodNotSeen if the journal has addresses for a pod of the
+// name.
+func (w *endpoints) unseen(namespace, name string) error {
+	for _, e := range w.agent.lessee.Entries() {
+		if e.State == lease.Assigned && e.Namespace == namespace && e.Pod == name {
+			return errPodNotSeen
+		}
+	}
+	return nil
+}
+
+// assigned returns what the journal has for a pod.
+func (w *endpoints) assigned(podUID string) []lease.Entry {
+	var entries []lease.Entry
+	for _, e := range w.agent.lessee.Entries() {
+		if e.State == lease.Assigned && e.Owner.PodUID == podUID {
+			entries = append(entries, e)
+		}
+	}
+	return entries
+}
+
+// desired returns the endpoint of a pod with these entries. A StatefulSet
+// pod's other interfaces, whose ADD is still to come, stay as they are.
+func (w *endpoints) desired(old lease.Endpoint, entries []lease.Entry) lease.Endpoint {
+	first := entries[0]
+	next := old
+	next.Namespace, next.Pod = first.Namespace, first.Pod
+	next.Node, next.Sticky = w.agent.node.Name, first.Sticky
+	next.Addresses = nil
+	mine := map[string]bool{}
+	for _, e := range entries {
+		mine[e.Owner.Interface] = true
+		next.Addresses = append(next.Addresses, lease.EndpointAddress{
+			Interface: e.Owner.Interface, Addr: e.Addr, Detail: e.Detail,
+		})
+	}
+	for _, a := range old.Addresses {
+		if !mine[a.Interface] && next.Sticky {
+			next.Addresses = append(next.Addresses, a)
+		}
+	}
+	return next
+}
+
+func sameEndpoint(x, y *lease.Endpoint) bool {
+	return x.PodUID == y.PodUID && x.Node == y.Node && x.Sticky == y.Sticky &&
+		slices.Equal(addressesOf(x), addressesOf(y))
+}
+
+type endpointAddress struct {
+	ifname string
+	addr   netip.Addr
+}
+
+func addressesOf(e *lease.Endpoint) []endpointAddress {
+	var of []endpointAddress
+	for _, a := range e.Addresses {
+		of = append(of, endpointAddress{a.Interface, a.Addr})
+	}
+	slices.SortFunc(of, func(x, y endpointAddress) int {
+		if c := strings.Compare(x.ifname, y.ifname); c != 0 {
+			return c
+		}
+		return x.addr.Compare(y.addr)
+	})
+	return of
+}

@@ -1,0 +1,127 @@
+package agent
+
+import (
+	"context"
+	"fmt"
+	"time"
+
+	corev1 "k8s.io/api/core/v1"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/fields"
+	"k8s.io/client-go/kubernetes"
+	"k8s.io/client-go/metadata"
+	"k8s.io/client-go/tools/cache"
+)
+
+const (
+	// heartbeats is how often in a hold-down the agent reads its own Node.
+	heartbeats = 6
+	// heartbeatTimeout bounds one such read.
+	heartbeatTimeout = 10 * time.Second
+)
+
+// ownNode is the agent's own Node: labels for selection, by a watch, and
+// whether it is still in order, by quorum reads.
+type ownNode struct {
+	client   kubernetes.Interface
+	name     string
+	informer cache.SharedIndexInformer
+}
+
+func newOwnNode(client kubernetes.Interface, name string) *ownNode {
+	mine := func(o *metav1.ListOptions) {
+		o.FieldSelector = fields.OneTermEqualSelector(metav1.ObjectNameField, name).String()
+	}
+	return &ownNode{client: client, name: name,
+		informer: watchOf(client.CoreV1().Nodes(), &corev1.Node{}, mine, slimNode)}
+}
+
+// slimNode drops a node's status: its images alone are kilobytes that change
+// every few minutes.
+func slimNode(obj any) (any, error) {
+	if node, ok := obj.(*corev1.Node); ok {
+		node.ManagedFields = nil
+		node.Status = corev1.NodeStatus{}
+	}
+	return obj, nil
+}
+
+// get returns the node as the watch knows it, nil before it does.
+func (n *ownNode) get() *corev1.Node {
+	obj, ok, err := n.informer.GetStore().GetByKey(n.name)
+	if err != nil || !ok {
+		return nil
+	}
+	return obj.(*corev1.Node)
+}
+
+// read is a quorum read of the node.
+func (n *ownNode) read(ctx context.Context) (*corev1.Node, error) {
+	ctx, cancel := context.WithTimeout(ctx, heartbeatTimeout)
+	defer cancel()
+	return n.client.CoreV1().Nodes().Get(ctx, n.name, metav1.GetOptions{})
+}
+
+// heartbeat keeps the lessee trusted while the node is in order: its object
+// exists under the UID this agent began with, and carries no out-of-service
+// taint. Half a hold-down without that, and no new assignment is begun; the
+// other half is for clocks and for updates under way. It ends with an error
+// when the node is another one now.
+func (a *Agent) heartbeat(ctx context.Context) error {
+	ticker := time.NewTicker(a.config.HoldDown.Duration / heartbeats)
+	defer ticker.Stop()
+	for {
+		begun := a.now()
+		node, err := a.nodes.read(ctx)
+		switch {
+		case ctx.Err() != nil:
+			return nil
+		case apierrors.IsNotFound(err):
+			return fmt.Errorf("the node's object is gone: start anew")
+		case err != nil:
+			a.log.Warn("the API server is out of reach", "err", err, "assigningUntil", a.lessee.TrustedUntil())
+		case string(node.UID) != a.node.UID:
+			return fmt.Errorf("the node's object has UID %s now and had %s: start anew", node.UID, a.node.UID)
+		case outOfService(node):
+			a.log.Warn("the node is tainted as out of service: no new assignments", "node", node.Name)
+		default:
+			a.lessee.Trust(begun.Add(a.config.HoldDown.Duration / 2))
+		}
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-ticker.C:
+		}
+	}
+}
+
+// outOfService reports whether somebody declared the node shut down for good
+// (KEP-2268, non-graceful node shutdown).
+func outOfService(node *corev1.Node) bool {
+	for _, t := range node.Spec.Taints {
+		if t.Key == corev1.TaintNodeOutOfService {
+			return true
+		}
+	}
+	return false
+}
+
+// namespaces are the metadata of all namespaces, by a watch.
+type namespaces struct {
+	informer cache.SharedIndexInformer
+}
+
+func newNamespaces(client metadata.Interface) *namespaces {
+	return &namespaces{informer: watchOf(client.Resource(corev1.SchemeGroupVersion.WithResource("namespaces")),
+		&metav1.PartialObjectMetadata{}, everything, withoutManagedFields)}
+}
+
+// get returns a namespace's labels and annotations.
+func (n *namespaces) get(name string) (*metav1.PartialObjectMetadata, error) {
+	obj, ok, err := n.informer.GetStore().GetByKey(name)
+	if err != nil || !ok {
+		return nil, fmt.Errorf("namespace %s has not been seen yet", name)
+	}
+	return obj.(*metav1.PartialObjectMetadata), nil
+}

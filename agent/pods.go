@@ -1,0 +1,207 @@
+package agent
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"time"
+
+	cnitypes "github.com/containernetworking/cni/pkg/types"
+	corev1 "k8s.io/api/core/v1"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/fields"
+	"k8s.io/apimachinery/pkg/util/wait"
+	"k8s.io/client-go/kubernetes"
+	"k8s.io/client-go/tools/cache"
+
+	"github.com/holdfast-ipam/holdfast/cni"
+	"github.com/holdfast-ipam/holdfast/lease"
+)
+
+const (
+	// podWait is how long an ADD waits for the watch to bring its pod before
+	// it reads the pod itself, and podPoll how often it looks.
+	podWait = 500 * time.Millisecond
+	podPoll = 10 * time.Millisecond
+	// leakPeriod is how often the journal is compared with the node's pods,
+	// and leakAge how old an entry without pod must be to be looked up.
+	leakPeriod = 30 * time.Second
+	leakAge    = 30 * time.Second
+	// staticUID is where the kubelet puts the UID that it passes to CNI for a
+	// pod that it started by itself: the API server's object has another.
+	staticUID = corev1.MirrorPodAnnotationKey
+)
+
+// pods are the pods of this node, by a watch on spec.nodeName.
+type pods struct {
+	node     string
+	client   kubernetes.Interface
+	informer cache.SharedIndexInformer
+}
+
+func newPods(client kubernetes.Interface, node string) *pods {
+	mine := func(o *metav1.ListOptions) {
+		o.FieldSelector = fields.OneTermEqualSelector("spec.nodeName", node).String()
+	}
+	return &pods{node: node, client: client,
+		informer: watchOf(client.CoreV1().Pods(metav1.NamespaceAll), &corev1.Pod{}, mine, slimPod)}
+}
+
+// slimPod drops what nobody here reads, so that a cached pod costs little.
+func slimPod(obj any) (any, error) {
+	if pod, ok := obj.(*corev1.Pod); ok {
+		pod.ManagedFields = nil
+		pod.Spec = corev1.PodSpec{NodeName: pod.Spec.NodeName, HostNetwork: pod.Spec.HostNetwork}
+		pod.Status.ContainerStatuses, pod.Status.InitContainerStatuses, pod.Status.EphemeralContainerStatuses = nil, nil, nil
+		pod.Status.Conditions = nil
+	}
+	return obj, nil
+}
+
+// uidOf returns the UID under which the runtime knows the pod.
+func uidOf(pod *corev1.Pod) string {
+	if uid := pod.Annotations[staticUID]; uid != "" {
+		return uid
+	}
+	return string(pod.UID)
+}
+
+// find returns the pod the runtime names. The watch and the kubelet learn of
+// a pod at the same time, so it is nearly always there; if not, the API
+// server is asked.
+func (p *pods) find(ctx context.Context, want cni.Pod) (*corev1.Pod, error) {
+	var pod *corev1.Pod
+	err := wait.PollUntilContextTimeout(ctx, podPoll, podWait, true, func(context.Context) (bool, error) {
+		pod = p.cached(want.Namespace, want.Name)
+		return pod != nil && (want.UID == "" || uidOf(pod) == want.UID), nil
+	})
+	if err == nil {
+		return pod, nil
+	}
+	pod, err = p.client.CoreV1().Pods(want.Namespace).Get(ctx, want.Name, metav1.GetOptions{})
+	switch {
+	case apierrors.IsNotFound(err):
+		return nil, podGone(want, "the API server has no such pod")
+	case err != nil:
+		return nil, fmt.Errorf("read pod %s/%s: %w", want.Namespace, want.Name, err)
+	case want.UID != "" && uidOf(pod) != want.UID:
+		return nil, podGone(want, fmt.Sprintf("the pod of that name has UID %s now", pod.UID))
+	}
+	return pod, nil
+}
+
+func podGone(want cni.Pod, why string) error {
+	return &cni.Error{
+		Code:    uint(cnitypes.ErrTryAgainLater),
+		Message: fmt.Sprintf("%s: pod %s/%s with UID %q is not known", cni.AddFailed, want.Namespace, want.Name, want.UID),
+		Details: why,
+	}
+}
+
+func (p *pods) cached(namespace, name string) *corev1.Pod {
+	obj, ok, err := p.informer.GetStore().GetByKey(namespace + "/" + name)
+	if err != nil || !ok {
+		return nil
+	}
+	return obj.(*corev1.Pod)
+}
+
+// live returns the UIDs of the node's pods, ok only if that is known.
+func (p *pods) live() (uids map[string]bool, ok bool) {
+	if !p.informer.HasSynced() {
+		return nil, false
+	}
+	uids = map[string]bool{}
+	for _, obj := range p.informer.GetStore().List() {
+		uids[uidOf(obj.(*corev1.Pod))] = true
+	}
+	return uids, true
+}
+
+// watchPods prepares StatefulSet pods as soon as they are bound to this node,
+// and forgets pods that are gone.
+func (a *Agent) watchPods(ctx context.Context) error {
+	_, err := a.pods.informer.AddEventHandler(cache.ResourceEventHandlerFuncs{
+		AddFunc: func(obj any) {
+			pod := obj.(*corev1.Pod)
+			if a.wantsPreparing(pod) {
+				a.preparing.Go(func() { a.prepare(ctx, pod) })
+			}
+		},
+		DeleteFunc: func(obj any) {
+			if gone, ok := obj.(cache.DeletedFinalStateUnknown); ok {
+				obj = gone.Obj
+			}
+			if pod, ok := obj.(*corev1.Pod); ok {
+				a.lessee.Forget(uidOf(pod))
+			}
+		},
+	})
+	return err
+}
+
+// wantsPreparing reports whether an ADD of the pod will want to know from the
+// cluster where its identity's address is.
+func (a *Agent) wantsPreparing(pod *corev1.Pod) bool {
+	return a.config.EnableStatefulSet && ownedByStatefulSet(pod) &&
+		!pod.Spec.HostNetwork && pod.DeletionTimestamp == nil && pod.Status.PodIP == ""
+}
+
+// prepare does what an ADD of the pod's first interface would otherwise wait
+// for. A failure costs nothing but that: ADD does it again.
+func (a *Agent) prepare(ctx context.Context, pod *corev1.Pod) {
+	const ifname = "eth0" // what kubelet's runtimes call it, without exception
+	chosen, err := a.choose(pod, &cni.AddRequest{Attachment: cni.Attachment{Interface: ifname}})
+	if err != nil {
+		return // ADD will say it, where the user looks
+	}
+	r := a.identify(pod, ifname)
+	r.OnlyFrom = a.config.StatefulSetPoolChange == poolChangeSwitch
+	if r.Families, err = a.pools.families(chosen); err != nil {
+		return
+	}
+	if err := a.lessee.Prepare(ctx, r); err != nil {
+		a.log.LogAttrs(ctx, slog.LevelInfo, "prepare ahead of ADD", slog.String("outcome", "error"),
+			slog.String("pod", pod.Namespace+"/"+pod.Name), slog.Any("err", err))
+	}
+}
+
+// findLeaks gives back what the journal has for pods that are no more, such
+// as those whose DEL never came. Each is looked up by a quorum read first.
+func (a *Agent) findLeaks(ctx context.Context) error {
+	live, ok := a.pods.live()
+	if !ok {
+		return nil
+	}
+	var errs []error
+	suspects := map[string]lease.Entry{}
+	for _, e := range a.lessee.Entries() {
+		inUse := e.State == lease.Assigned || e.State == lease.Placing
+		if inUse && !live[e.Owner.PodUID] && a.now().Sub(e.Since) > leakAge {
+			suspects[e.Owner.PodUID] = e
+		}
+	}
+	for uid, e := range suspects {
+		if err := a.releaseLeaked(ctx, uid, e); err != nil {
+			errs = append(errs, err)
+		}
+	}
+	return errors.Join(errs...)
+}
+
+func (a *Agent) releaseLeaked(ctx context.Context, uid string, e lease.Entry) error {
+	pod, err := a.pods.client.CoreV1().Pods(e.Namespace).Get(ctx, e.Pod, metav1.GetOptions{})
+	if err != nil && !apierrors.IsNotFound(err) {
+		return fmt.Errorf("look up %s/%s, which may have left an address: %w", e.Namespace, e.Pod, err)
+	}
+	if err == nil && uidOf(pod) == uid && pod.Spec.NodeName == a.node.Name {
+		return nil
+	}
+	released, err := a.lessee.ReleasePod(uid)
+	for _, e := range released {
+		a.log.Info("leaked address given back", "address", e.Addr, "pod", e.Namespace+"/"+e.Pod, "podUID", uid)
+	}
+	return err
+}

@@ -1,0 +1,280 @@
+package agent
+
+import (
+	"encoding/json"
+	"fmt"
+	"maps"
+	"net/netip"
+	"slices"
+	"sync"
+	"time"
+
+	"go4.org/netipx"
+	"k8s.io/apimachinery/pkg/api/meta"
+	"k8s.io/client-go/tools/cache"
+
+	"github.com/holdfast-ipam/holdfast/agent/cluster"
+	"github.com/holdfast-ipam/holdfast/agent/selection"
+	"github.com/holdfast-ipam/holdfast/crds"
+	"github.com/holdfast-ipam/holdfast/crds/spiderpool/v2beta1"
+	"github.com/holdfast-ipam/holdfast/lease"
+)
+
+const (
+	// plentyShare: a claim takes at most this share of what is left in its
+	// pool, so that a scarce pool is not used up by leases nobody needs.
+	plentyShare = 32
+	// poolMemory is for how long after its last use a pool is kept supplied
+	// on this node.
+	poolMemory = time.Hour
+)
+
+// pools are the pools and reserved addresses, by watches, as the protocol
+// wants them. Each is parsed once per version, when it is first used.
+type pools struct {
+	informer cache.SharedIndexInformer
+	reserved cache.SharedIndexInformer
+	now      func() time.Time
+
+	mu     sync.Mutex
+	parsed map[string]parsedPool
+	// taken are the reserved addresses, as of the versions in takenOf.
+	taken   *netipx.IPSet
+	takenOf string
+	// used is when a pool was last asked for an address on this node.
+	used map[string]time.Time
+}
+
+// parsedPool is the addresses of a pool without those excluded and reserved.
+type parsedPool struct {
+	version string
+	takenOf string
+	ranges  *netipx.IPSet
+}
+
+func newPools(clients *crds.Clients, now func() time.Time) *pools {
+	return &pools{
+		informer: watchOf(clients.IPPools(), &v2beta1.SpiderIPPool{}, everything, withoutManagedFields),
+		reserved: watchOf(clients.ReservedIPs(), &v2beta1.SpiderReservedIP{}, everything, withoutManagedFields),
+		now:      now,
+		parsed:   map[string]parsedPool{},
+		used:     map[string]time.Time{},
+	}
+}
+
+// Get and List are what a selection needs.
+func (p *pools) Get(name string) (*v2beta1.SpiderIPPool, bool) {
+	obj, ok, err := p.informer.GetStore().GetByKey(name)
+	if err != nil || !ok {
+		return nil, false
+	}
+	return obj.(*v2beta1.SpiderIPPool), true
+}
+
+// List returns all pools.
+func (p *pools) List() []*v2beta1.SpiderIPPool {
+	var list []*v2beta1.SpiderIPPool
+	for _, obj := range p.informer.GetStore().List() {
+		list = append(list, obj.(*v2beta1.SpiderIPPool))
+	}
+	return list
+}
+
+// families returns the pools that were selected, family by family, and notes
+// that they are in use on this node.
+func (p *pools) families(s selection.Selection) ([][]lease.Pool, error) {
+	var families [][]lease.Pool
+	for _, chosen := range [][]*v2beta1.SpiderIPPool{s.IPv4, s.IPv6} {
+		if len(chosen) == 0 {
+			continue
+		}
+		var family []lease.Pool
+		for _, pool := range chosen {
+			lp, err := p.lease(pool)
+			if err != nil {
+				return nil, err
+			}
+			d, err := detail(pool, s)
+			if err != nil {
+				return nil, err
+			}
+			lp.Detail = d
+			family = append(family, lp)
+		}
+		families = append(families, family)
+	}
+	return families, nil
+}
+
+// lease returns the pool as the protocol knows it.
+func (p *pools) lease(pool *v2beta1.SpiderIPPool) (lease.Pool, error) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	ranges, err := p.ranges(pool)
+	if err != nil {
+		return lease.Pool{}, err
+	}
+	p.used[pool.Name] = p.now()
+	return lease.Pool{Name: pool.Name, Ranges: ranges, Plenty: plenty(pool, ranges)}, nil
+}
+
+// ranges returns the addresses that pods may get. The caller holds p.mu.
+func (p *pools) ranges(pool *v2beta1.SpiderIPPool) (*netipx.IPSet, error) {
+	taken, takenOf, err := p.reservedSet()
+	if err != nil {
+		return nil, err
+	}
+	if c, ok := p.parsed[pool.Name]; ok && c.version == pool.ResourceVersion && c.takenOf == takenOf {
+		return c.ranges, nil
+	}
+	ips, err := pool.Spec.Addresses()
+	if err != nil {
+		return nil, fmt.Errorf("pool %s: %w", pool.Name, err)
+	}
+	var b netipx.IPSetBuilder
+	b.AddSet(ips)
+	b.RemoveSet(taken)
+	ranges, err := b.IPSet()
+	if err != nil {
+		return nil, fmt.Errorf("pool %s: %w", pool.Name, err)
+	}
+	p.parsed[pool.Name] = parsedPool{version: pool.ResourceVersion, takenOf: takenOf, ranges: ranges}
+	return ranges, nil
+}
+
+// reservedSet returns the reserved addresses and a text that changes with
+// them. Objects on their way out reserve nothing. The caller holds p.mu.
+func (p *pools) reservedSet() (*netipx.IPSet, string, error) {
+	var of []byte
+	var b netipx.IPSetBuilder
+	for _, key := range slices.Sorted(slices.Values(p.reserved.GetStore().ListKeys())) {
+		obj, ok, err := p.reserved.GetStore().GetByKey(key)
+		if err != nil || !ok {
+			continue
+		}
+		r := obj.(*v2beta1.SpiderReservedIP)
+		if r.DeletionTimestamp != nil {
+			continue
+		}
+		set, err := r.Spec.Addresses()
+		if err != nil {
+			return nil, "", fmt.Errorf("reserved addresses %s: %w", r.Name, err)
+		}
+		b.AddSet(set)
+		of = append(append(of, r.UID...), r.ResourceVersion...)
+	}
+	if string(of) == p.takenOf && p.taken != nil {
+		return p.taken, p.takenOf, nil
+	}
+	taken, err := b.IPSet()
+	if err != nil {
+		return nil, "", err
+	}
+	p.taken, p.takenOf = taken, string(of)
+	return p.taken, p.takenOf, nil
+}
+
+// recent returns the pools that pods of this node asked for lately. Those
+// that are gone meanwhile are forgotten.
+func (p *pools) recent() []lease.Pool {
+	p.mu.Lock()
+	names := maps.Clone(p.used)
+	p.mu.Unlock()
+	var recent []lease.Pool
+	for name, at := range names {
+		pool, ok := p.Get(name)
+		if !ok || p.now().Sub(at) > poolMemory || pool.DeletionTimestamp != nil || pool.Spec.Disable {
+			p.mu.Lock()
+			delete(p.used, name)
+			delete(p.parsed, name)
+			p.mu.Unlock()
+			continue
+		}
+		p.mu.Lock()
+		ranges, err := p.ranges(pool)
+		p.mu.Unlock()
+		if err == nil {
+			recent = append(recent, lease.Pool{Name: name, Ranges: ranges, Plenty: plenty(pool, ranges)})
+		}
+	}
+	slices.SortFunc(recent, func(x, y lease.Pool) int { return len(x.Name) - len(y.Name) })
+	return recent
+}
+
+// detailOf returns what a pool that has the address would store with it, or
+// nothing if no pool has it. It looks at all pools.
+func (p *pools) detailOf(addr netip.Addr) json.RawMessage {
+	for _, pool := range p.List() {
+		p.mu.Lock()
+		ranges, err := p.ranges(pool)
+		p.mu.Unlock()
+		if err != nil || !ranges.Contains(addr) {
+			continue
+		}
+		if d, err := detail(pool, selection.Selection{}); err == nil {
+			return d(addr)
+		}
+	}
+	return nil
+}
+
+// plenty returns how many addresses of the pool a node may take ahead of
+// need: a share of what no pod has, and at most a block.
+func plenty(pool *v2beta1.SpiderIPPool, ranges *netipx.IPSet) int {
+	if meta.IsStatusConditionTrue(pool.Status.Conditions, v2beta1.ConditionScarce) {
+		return 0
+	}
+	left := v2beta1.Count(ranges)
+	if pool.Status.AllocatedIPCount != nil {
+		left -= *pool.Status.AllocatedIPCount
+	}
+	return int(min(max(left/plentyShare, 0), lease.Size))
+}
+
+// detail returns what is stored with an address of the pool: all that an ADD
+// answers besides the address itself.
+func detail(pool *v2beta1.SpiderIPPool, s selection.Selection) (func(netip.Addr) json.RawMessage, error) {
+	subnet, err := netip.ParsePrefix(pool.Spec.Subnet)
+	if err != nil {
+		return nil, fmt.Errorf("pool %s: spec.subnet: %w", pool.Name, err)
+	}
+	d := cluster.Detail{Pool: pool.Name, Prefix: subnet, CleanGateway: s.CleanGateway}
+	if pool.Spec.Gateway != "" {
+		if d.Gateway, err = netip.ParseAddr(pool.Spec.Gateway); err != nil {
+			return nil, fmt.Errorf("pool %s: spec.gateway: %w", pool.Name, err)
+		}
+	}
+	for _, r := range pool.Spec.Routes {
+		route, err := parseRoute(r)
+		if err != nil {
+			return nil, fmt.Errorf("pool %s: spec.routes: %w", pool.Name, err)
+		}
+		d.Routes = append(d.Routes, route)
+	}
+	for _, r := range s.Routes {
+		if subnet.Contains(r.Gateway) {
+			d.Routes = append(d.Routes, cluster.Route{Destination: r.Destination, Gateway: r.Gateway})
+		}
+	}
+	return func(addr netip.Addr) json.RawMessage {
+		own := d
+		own.Prefix = netip.PrefixFrom(addr, subnet.Bits())
+		raw, err := own.Encode()
+		if err != nil {
+			return nil // addresses and names are always JSON
+		}
+		return raw
+	}, nil
+}
+
+func parseRoute(r v2beta1.Route) (cluster.Route, error) {
+	dst, err := netip.ParsePrefix(r.Dst)
+	if err != nil {
+		return cluster.Route{}, fmt.Errorf("dst: %w", err)
+	}
+	gw, err := netip.ParseAddr(r.Gw)
+	if err != nil {
+		return cluster.Route{}, fmt.Errorf("gw: %w", err)
+	}
+	return cluster.Route{Destination: dst.Masked(), Gateway: gw}, nil
+}

@@ -1,0 +1,68 @@
+package agent
+
+import (
+	"net/netip"
+	"slices"
+	"testing"
+
+	"go4.org/netipx"
+
+	"github.com/holdfast-ipam/holdfast/lease"
+)
+
+func pool(t *testing.T, plenty int, ranges string) lease.Pool {
+	t.Helper()
+	r, err := netipx.ParseIPRange(ranges)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var b netipx.IPSetBuilder
+	b.AddRange(r)
+	set, err := b.IPSet()
+	if err != nil {
+		t.Fatal(err)
+	}
+	return lease.Pool{Name: ranges, Ranges: set, Plenty: plenty}
+}
+
+func addrs(text ...string) (addrs []netip.Addr) {
+	for _, s := range text {
+		addrs = append(addrs, netip.MustParseAddr(s))
+	}
+	return addrs
+}
+
+func TestSurplusIsWhatNobodyHereHasUseFor(t *testing.T) {
+	at := func(restless ...netip.Addr) func(netip.Addr) bool {
+		return func(a netip.Addr) bool { return slices.Contains(restless, a) }
+	}
+	free := addrs("10.0.0.1", "10.0.0.2", "10.0.0.3", "10.9.0.1")
+	rich, scarce := pool(t, 1, "10.0.0.0-10.0.0.9"), pool(t, 0, "10.0.0.0-10.0.0.9")
+	for _, c := range []struct {
+		name     string
+		recent   []lease.Pool
+		restless []netip.Addr
+		want     []netip.Addr
+	}{
+		{"a rich pool keeps two claims", []lease.Pool{rich}, nil, addrs("10.0.0.3", "10.9.0.1")},
+		{"a scarce pool keeps nothing", []lease.Pool{scarce}, nil, free},
+		{"no pool in use keeps nothing", nil, nil, free},
+		{"what came free just now stays", nil, addrs("10.0.0.2"), addrs("10.0.0.1", "10.0.0.3", "10.9.0.1")},
+		{"an address counts for one pool only", []lease.Pool{rich, rich}, nil, addrs("10.9.0.1")},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			if got := surplus(free, c.recent, at(c.restless...)); !slices.Equal(got, c.want) {
+				t.Errorf("surplus is %v, want %v", got, c.want)
+			}
+		})
+	}
+}
+
+func TestRichPoolRunsLowBelowHalfAClaim(t *testing.T) {
+	free := addrs("10.0.0.1", "10.9.0.1", "10.9.0.2")
+	for plenty, want := range map[int]bool{0: false, 1: false, 3: false, 4: true, 16: true} {
+		if got := runsLow(pool(t, plenty, "10.0.0.0-10.0.0.9"), free); got != want {
+			t.Errorf("with claims of %d and one address free, low is %t, want %t", plenty, got, want)
+		}
+	}
+}
