@@ -90,6 +90,9 @@ func Run(ctx context.Context, rc *rest.Config, o Options, c Config, log *slog.Lo
 // connect makes the clients and the watches, which begin in [Agent.work].
 func (a *Agent) connect(rc *rest.Config) error {
 	rc = cluster.Config(rc, "holdfast/"+a.options.Version)
+	rc.Wrap(func(next http.RoundTripper) http.RoundTripper {
+		return &requestCounter{next: next, counter: a.metrics.api}
+	})
 	client, err := rest.HTTPClientFor(rc)
 	if err != nil {
 		return fmt.Errorf("connect to the API server: %w", err)

@@ -37,7 +37,7 @@ func TestBadConfigurationIsRefusedByName(t *testing.T) {
 		"coolDown: -1s\n":                        "coolDown",
 		"coolDown: soon\n":                       "duration",
 		"holdDown: 10s\n":                        "holdDown",
-		"enableStatefulset: false\n":             "enableStatefulset",
+		"enableStatefulSets: false\n":            "enableStatefulSets",
 		"{":                                      "conf.yml",
 	} {
 		if _, err := load(t, text); err == nil || !strings.Contains(err.Error(), word) {

@@ -18,6 +18,7 @@ type metrics struct {
 	registry *prometheus.Registry
 	requests *prometheus.CounterVec
 	duration *prometheus.HistogramVec
+	api      *prometheus.CounterVec
 }
 
 func newMetrics() *metrics {
@@ -32,8 +33,12 @@ func newMetrics() *metrics {
 			Help:    "How long requests of the CNI plugin took, by verb.",
 			Buckets: prometheus.ExponentialBuckets(0.0005, 2, 16),
 		}, []string{"verb"}),
+		api: prometheus.NewCounterVec(prometheus.CounterOpts{
+			Name: "holdfast_api_requests_total",
+			Help: "Requests to the API server, by verb, resource and cause: add, del, check or gc for what that request of the plugin waited for, prepare for what was done ahead of an ADD, background for the rest.",
+		}, []string{"verb", "resource", "cause"}),
 	}
-	m.registry.MustRegister(m.requests, m.duration,
+	m.registry.MustRegister(m.requests, m.duration, m.api,
 		collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
 	return m
 }

@@ -162,7 +162,7 @@ func (a *Agent) prepare(ctx context.Context, pod *corev1.Pod) {
 	if r.Families, err = a.pools.families(chosen); err != nil {
 		return
 	}
-	if err := a.lessee.Prepare(ctx, r); err != nil {
+	if err := a.lessee.Prepare(withCause(ctx, "prepare"), r); err != nil {
 		a.log.LogAttrs(ctx, slog.LevelInfo, "prepare ahead of ADD", slog.String("outcome", "error"),
 			slog.String("pod", pod.Namespace+"/"+pod.Name), slog.Any("err", err))
 	}

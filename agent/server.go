@@ -100,7 +100,7 @@ func handle[Q, R any](mux *http.ServeMux, a *Agent, pattern string, serve func(c
 		}
 		var result *R
 		if err == nil {
-			result, err = serve(r.Context(), &q)
+			result, err = serve(withCause(r.Context(), filepath.Base(r.URL.Path)), &q)
 		}
 		took := a.now().Sub(begin)
 		a.metrics.observe(r.URL.Path, err, took)
