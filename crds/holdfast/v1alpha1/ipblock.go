@@ -12,6 +12,7 @@ const LesseeLabelPrefix = "lessee.holdfast.dev/"
 // address and belongs to no pool: pools that overlap meet in it. Agents write
 // it; nobody else should.
 //
+// +kubebuilder:validation:XValidation:rule="self.spec.cidr.contains(':') ? self.metadata.name.matches('^([0-9a-f]{4}-){8}124$') && cidr(self.metadata.name.substring(0, 39).replace('-', ':') + '/124') == cidr(self.spec.cidr) : self.metadata.name == self.spec.cidr.replace('/', '-')",fieldPath=".spec.cidr",message="the name must be the cidr, as in 10.6.168.96-28; an IPv6 address with all its digits"
 // +kubebuilder:object:root=true
 // +kubebuilder:resource:path=ipblocks,singular=ipblock,scope=Cluster,shortName=ipb,categories=holdfast
 // +kubebuilder:printcolumn:name="FREE",type=integer,JSONPath=`.spec.summary.free`,description="How many addresses no node has and nothing holds."
@@ -34,6 +35,9 @@ type IPBlockSpec struct {
 	// CIDR is the block's addresses, an aligned IPv4 /28 or IPv6 /124. It does
 	// not change and agrees with the name.
 	// +required
+	// +kubebuilder:validation:MaxLength=43
+	// +kubebuilder:validation:XValidation:rule="isCIDR(self) && cidr(self) == cidr(self).masked() && string(cidr(self)) == self && cidr(self).prefixLength() == (cidr(self).ip().family() == 4 ? 28 : 124)",message="want an aligned IPv4 /28 or IPv6 /124, like 10.6.168.96/28"
+	// +kubebuilder:validation:XValidation:rule="self == oldSelf",message="cidr cannot be changed"
 	CIDR string `json:"cidr"`
 
 	// Leases are the nodes' rights to hand out addresses of the block. No
@@ -41,6 +45,7 @@ type IPBlockSpec struct {
 	// +optional
 	// +listType=map
 	// +listMapKey=nodeUID
+	// +kubebuilder:validation:MaxItems=16
 	Leases []Lease `json:"leases,omitempty"`
 
 	// Pins are the addresses held for a StatefulSet's pod, whether it runs or
@@ -48,6 +53,7 @@ type IPBlockSpec struct {
 	// +optional
 	// +listType=map
 	// +listMapKey=address
+	// +kubebuilder:validation:MaxItems=16
 	Pins []Pin `json:"pins,omitempty"`
 
 	// Summary is the same for people to read at a glance. Agents write it
@@ -60,15 +66,21 @@ type IPBlockSpec struct {
 type Lease struct {
 	// Node is the name of the node, for people.
 	// +required
+	// +kubebuilder:validation:MaxLength=253
 	Node string `json:"node"`
 	// NodeUID is the UID of the Node object. It decides: a node that was
 	// created again under its old name is another.
 	// +required
+	// +kubebuilder:validation:MinLength=1
+	// +kubebuilder:validation:MaxLength=63
 	NodeUID string `json:"nodeUID"`
 	// Addresses are single addresses (10.6.168.101) and ranges with both ends
 	// included (10.6.168.101-10.6.168.104).
 	// +required
 	// +listType=atomic
+	// +kubebuilder:validation:MinItems=1
+	// +kubebuilder:validation:MaxItems=8
+	// +kubebuilder:validation:items:MaxLength=79
 	Addresses []string `json:"addresses"`
 }
 
@@ -76,12 +88,15 @@ type Lease struct {
 type Pin struct {
 	// Address is the address that is held.
 	// +required
+	// +kubebuilder:validation:MaxLength=39
 	Address string `json:"address"`
 	// Pod is the pod it is held for, as namespace/name.
 	// +required
+	// +kubebuilder:validation:MaxLength=317
 	Pod string `json:"pod"`
 	// Interface is the interface of the pod, such as eth0.
 	// +required
+	// +kubebuilder:validation:MaxLength=15
 	Interface string `json:"interface"`
 	// Releasing is the first of two steps that remove the pin: the pod seems
 	// unwanted and is looked up once more before the pin goes.
