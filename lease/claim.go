@@ -3,6 +3,7 @@ package lease
 import (
 	"context"
 	"encoding/binary"
+	"errors"
 	"hash/fnv"
 	"math/bits"
 	"net/netip"
@@ -46,11 +47,17 @@ func (l *Lessee) pick(ctx context.Context, r *Request, families [][]Pool) (picke
 }
 
 func (l *Lessee) pickOne(ctx context.Context, r *Request, pools []Pool) (Entry, error) {
+	var exhausted *ExhaustedError
 	for {
 		if addr, pool, ok := l.pickFree(pools); ok {
 			return r.entry(addr, "", time.Time{}, pool.Detail(addr)), nil
 		}
-		if err := l.claim(ctx, pools); err != nil {
+		if exhausted != nil {
+			return Entry{}, exhausted
+		}
+		// A claim whose answer was lost finds its own lease in the way when it
+		// tries again, so what it got is looked for once more.
+		if err := l.claim(ctx, pools); err != nil && !errors.As(err, &exhausted) {
 			return Entry{}, err
 		}
 	}

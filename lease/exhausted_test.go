@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"github.com/holdfast-ipam/holdfast/lease"
+	"github.com/holdfast-ipam/holdfast/lease/leasetest"
 )
 
 // fullFor is a little more than a small pool's block counts as full.
@@ -31,4 +32,15 @@ func TestExhaustedNamesPools(t *testing.T) {
 		_, err := a.Acquire(w.Context(), r)
 		wantExhausted(w, err, "p", "q")
 	})
+}
+
+// The last address was claimed, and only the answer was lost.
+func TestClaimWhoseAnswerWasLostIsUsed(t *testing.T) {
+	for _, kind := range []leasetest.Kind{leasetest.Lost, leasetest.AnswerLost, leasetest.Late} {
+		history(t, func(w *world) {
+			a := w.node("a")
+			w.fault = once("PutBlock", 1, kind)
+			a.add(w.pod("web", a), pool("p", 0, "10.0.0.1-10.0.0.1"))
+		})
+	}
 }
