@@ -127,8 +127,8 @@ func (l *Lessee) Tidy(ctx context.Context) error {
 	}
 	l.cool()
 	err := l.sync()
-	for _, e := range l.doubtful() {
-		err = errors.Join(err, l.settle(ctx, e))
+	for _, addr := range l.doubtful() {
+		err = errors.Join(err, l.settle(ctx, addr))
 	}
 	return errors.Join(err, l.sync(), l.finishYields(ctx))
 }
@@ -163,18 +163,43 @@ func (l *Lessee) cool() {
 	}
 }
 
-// doubtful returns the entries that the cluster may say something else about
-// than the journal.
-func (l *Lessee) doubtful() []Entry {
+// doubtful returns the addresses, in order, that the cluster may say
+// something else about than the journal.
+func (l *Lessee) doubtful() []netip.Addr {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	var doubtful []Entry
-	for _, e := range l.entries {
+	var doubtful []netip.Addr
+	for addr, e := range l.entries {
 		if l.inDoubt(&e) {
-			doubtful = append(doubtful, e)
+			doubtful = append(doubtful, addr)
 		}
 	}
+	for _, v := range l.views {
+		for _, p := range v.block.Pins {
+			if _, ok := l.entries[p.Addr]; !ok && l.leased(p.Addr) {
+				doubtful = append(doubtful, p.Addr)
+			}
+		}
+	}
+	slices.SortFunc(doubtful, netip.Addr.Compare)
 	return doubtful
+}
+
+// doubt returns what is in doubt about an address. A pinned address without
+// an entry is as good as retained: the journal was lost, or the node took it
+// over and then did not assign it.
+func (l *Lessee) doubt(addr netip.Addr) (Entry, bool) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if e, ok := l.entries[addr]; ok {
+		return e, l.inDoubt(&e)
+	}
+	pin, ok := l.pinned(addr)
+	id := pin.Identity
+	return Entry{
+		Addr: addr, State: Retained, Since: l.now(), Owner: Owner{Interface: id.Interface},
+		Namespace: id.Namespace, Pod: id.Pod, Sticky: true,
+	}, ok && l.leased(addr)
 }
 
 // inDoubt: a retained address without lease or pin, an address that its
@@ -208,61 +233,60 @@ func (l *Lessee) successor(e *Entry) bool {
 
 // settle finds out by quorum reads whether a doubtful address is still the
 // identity's. If not, it cools down; if it is not even leased, it is dropped.
-func (l *Lessee) settle(ctx context.Context, e Entry) error {
+func (l *Lessee) settle(ctx context.Context, addr netip.Addr) error {
+	e, ok := l.doubt(addr)
+	if !ok {
+		return nil
+	}
 	done, err := l.takeTurn(ctx, e.Identity())
 	if err != nil {
 		return err
 	}
 	defer done()
-	if !l.stillInDoubt(&e) {
+	judged := e.Identity()
+	if e, ok = l.doubt(addr); !ok || e.Identity() != judged {
 		return nil
 	}
-	b, err := l.read(ctx, BlockOf(e.Addr))
+	b, err := l.read(ctx, BlockOf(addr))
 	if err != nil {
 		return err
 	}
-	if !b.LeasedTo(l.node.UID).Has(Offset(e.Addr)) {
-		l.change(func() { l.drop(e.Addr) })
+	if !b.LeasedTo(l.node.UID).Has(Offset(addr)) {
+		l.change(&e, func() { l.drop(addr) })
 		return nil
 	}
-	pin, pinned := b.PinAt(e.Addr)
-	if pinned && pin.Identity == e.Identity() {
+	if pin, ok := b.PinAt(addr); ok && pin.Identity == judged {
 		named, err := l.named(ctx, &e)
 		if err != nil {
 			return err
 		}
 		if named {
 			e.State = Retained
-			l.change(func() { l.set(e) })
+			l.change(&e, func() { l.set(e) })
 			return nil
 		}
 		if err := l.withdraw(ctx, &e); err != nil {
 			return err
 		}
 	}
-	l.change(func() { l.set(Entry{Addr: e.Addr, State: Cooling, Since: l.now()}) })
+	l.change(&e, func() { l.set(Entry{Addr: addr, State: Cooling, Since: l.now()}) })
 	return nil
 }
 
-// stillInDoubt looks again at an entry once it is its identity's turn: nobody
-// else changes it from here on.
-func (l *Lessee) stillInDoubt(e *Entry) bool {
+// change runs f, with l.mu held, unless the address has become another
+// identity's: a pin that was withdrawn frees the way for anyone.
+func (l *Lessee) change(e *Entry, f func()) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	now, ok := l.entries[e.Addr]
-	if ok {
-		*e = now
+	if l.busy[e.Addr] || ok && now.Identity() != e.Identity() {
+		return
 	}
-	return ok && l.inDoubt(&now)
-}
-
-func (l *Lessee) change(f func()) {
-	l.mu.Lock()
-	defer l.mu.Unlock()
 	f()
 }
 
-// named reports whether the identity's endpoint names the address.
+// named reports whether the identity's endpoint names the address. An entry
+// that was made from a pin alone gets its detail from there.
 func (l *Lessee) named(ctx context.Context, e *Entry) (bool, error) {
 	ep, err := l.cluster.Endpoint(ctx, e.Namespace, e.Pod)
 	if errors.Is(err, ErrNotFound) {
@@ -273,27 +297,35 @@ func (l *Lessee) named(ctx context.Context, e *Entry) (bool, error) {
 	}
 	for _, a := range ep.Of(e.Owner.Interface) {
 		if a.Addr == e.Addr {
+			if e.Detail == nil {
+				e.Detail = a.Detail
+			}
 			return true, nil
 		}
 	}
 	return false, nil
 }
 
-// withdraw removes a pin that this node made and that no endpoint names. It
-// needs no second look at pod and StatefulSet: only the lessee, which is this
-// node, could have answered with the address, and the address is busy.
+// withdraw removes a pin in this node's lease that no endpoint names, in two
+// updates: between them the mark shows, so whoever wants the pin back has to
+// write, and with that ends the second one if its answer was lost. No second
+// look at pod and StatefulSet is needed: whoever follows an endpoint that
+// names the address after all takes the lease from this node first, or waits
+// for the identity's turn here.
 func (l *Lessee) withdraw(ctx context.Context, e *Entry) error {
-	err := l.amend(ctx, BlockOf(e.Addr), func(b *Block) error {
-		if !b.LeasedTo(l.node.UID).Has(Offset(e.Addr)) {
-			return ErrNotLeased
+	for _, step := range []func(*Block, netip.Addr, Identity) error{(*Block).MarkReleasing, (*Block).Unpin} {
+		err := l.amend(ctx, BlockOf(e.Addr), func(b *Block) error {
+			if !b.LeasedTo(l.node.UID).Has(Offset(e.Addr)) {
+				return ErrNotLeased
+			}
+			if pin, ok := b.PinAt(e.Addr); !ok || pin.Identity != e.Identity() {
+				return nil // somebody else was faster
+			}
+			return step(b, e.Addr, e.Identity())
+		})
+		if err != nil {
+			return fmt.Errorf("withdraw the pin of %s: %w", e.Addr, err)
 		}
-		if err := b.MarkReleasing(e.Addr, e.Identity()); err != nil {
-			return err
-		}
-		return b.Unpin(e.Addr, e.Identity())
-	})
-	if errors.Is(err, ErrNotPinned) {
-		return nil
 	}
-	return err
+	return nil
 }
