@@ -119,13 +119,20 @@ func (l *Lessee) wanted(r *Request, pools []Pool, addr netip.Addr) bool {
 
 // findHere looks for an address that the journal has for an earlier pod of
 // the identity. One confirming read decides whether it is still the
-// identity's.
+// identity's. Where that earlier pod has not given it back, another one tells
+// which of the two pods is the later one.
 func (l *Lessee) findHere(ctx context.Context, r *Request, pools []Pool) (Entry, bool, error) {
 	e, ok := l.retained(r.identity(), pools)
 	if !ok {
 		return Entry{}, false, nil
 	}
-	ok, err := l.confirm(ctx, e.Addr, r.identity())
+	var err error
+	if e.State == Assigned {
+		err = l.livesHere(ctx, r)
+	}
+	if err == nil {
+		ok, err = l.confirm(ctx, e.Addr, r.identity())
+	}
 	if err != nil || !ok {
 		l.idle([]Entry{e})
 		return Entry{}, false, err
@@ -166,8 +173,13 @@ func (l *Lessee) confirm(ctx context.Context, addr netip.Addr, id Identity) (boo
 	if !pin.Releasing {
 		return true, nil
 	}
-	err = l.amend(ctx, b.prefix, func(b *Block) error { return b.Unmark(addr, id) })
-	if errors.Is(err, ErrNotPinned) {
+	err = l.amend(ctx, b.prefix, func(b *Block) error {
+		if !b.LeasedTo(l.node.UID).Has(Offset(addr)) {
+			return ErrNotLeased
+		}
+		return b.Unmark(addr, id)
+	})
+	if errors.Is(err, ErrNotPinned) || errors.Is(err, ErrNotLeased) {
 		return false, nil
 	}
 	return err == nil, err
@@ -257,15 +269,8 @@ func (l *Lessee) follow(ctx context.Context, r *Request, addr netip.Addr) (bool,
 // address for a later pod before that read, this look-up would show it, and
 // had it done so after, the update fails.
 func (l *Lessee) takeOver(ctx context.Context, r *Request, b Block, addr netip.Addr) error {
-	at, err := l.cluster.PodAt(ctx, r.Namespace, r.Pod)
-	if errors.Is(err, ErrNotFound) {
-		return fmt.Errorf("take %s over for %s: %w", addr, r.identity(), ErrPodMoved)
-	}
-	if err != nil {
-		return fmt.Errorf("look %s/%s up: %w", r.Namespace, r.Pod, err)
-	}
-	if at.UID != r.Owner.PodUID || at.Node != l.node.Name || at.Finished {
-		return fmt.Errorf("take %s over for %s: %w", addr, r.identity(), ErrPodMoved)
+	if err := l.livesHere(ctx, r); err != nil {
+		return fmt.Errorf("take %s over: %w", addr, err)
 	}
 	next := b.Clone()
 	if err := next.TakeOver(l.node, addr, r.identity()); err != nil {
@@ -287,13 +292,28 @@ func (l *Lessee) takeOver(ctx context.Context, r *Request, b Block, addr netip.A
 	return nil
 }
 
-// reserve marks an address that is pinned to the identity busy, unless the
-// journal has it for somebody else or a placement is under way.
+// livesHere asks the cluster whether the pod of a request bears its name now
+// and is bound to this node ([ErrPodMoved]).
+func (l *Lessee) livesHere(ctx context.Context, r *Request) error {
+	at, err := l.cluster.PodAt(ctx, r.Namespace, r.Pod)
+	if errors.Is(err, ErrNotFound) ||
+		err == nil && (at.UID != r.Owner.PodUID || at.Node != l.node.Name || at.Finished) {
+		return fmt.Errorf("%s/%s with UID %s: %w", r.Namespace, r.Pod, r.Owner.PodUID, ErrPodMoved)
+	}
+	if err != nil {
+		return fmt.Errorf("look %s/%s up: %w", r.Namespace, r.Pod, err)
+	}
+	return nil
+}
+
+// reserve marks an address that is leased to this node and pinned to the
+// identity busy, unless the journal has it for somebody else's sandbox. Any
+// other entry of somebody else is left over from an earlier lease.
 func (l *Lessee) reserve(addr netip.Addr, id Identity) bool {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	e, ok := l.entries[addr]
-	if l.busy[addr] || ok && e.State != Cooling && (!e.Sticky || e.Identity() != id) {
+	if l.busy[addr] || ok && e.State == Assigned && (!e.Sticky || e.Identity() != id) {
 		return false
 	}
 	l.busy[addr] = true
@@ -328,7 +348,7 @@ func (l *Lessee) pickPlacing(ctx context.Context, r *Request, families [][]Pool)
 	var fresh [][]Pool
 	l.mu.Lock()
 	for _, pools := range families {
-		if e, ok := l.placing(r.Owner, pools); ok {
+		if e, ok := l.placing(r.identity(), pools); ok {
 			l.busy[e.Addr] = true
 			picked = append(picked, e)
 		} else {
@@ -344,10 +364,11 @@ func (l *Lessee) pickPlacing(ctx context.Context, r *Request, families [][]Pool)
 	return append(picked, more...), nil
 }
 
-// placing returns the owner's unfinished placement. The caller holds l.mu.
-func (l *Lessee) placing(o Owner, pools []Pool) (Entry, bool) {
+// placing returns the identity's unfinished placement, of this pod or of an
+// earlier one: nobody was ever answered with it. The caller holds l.mu.
+func (l *Lessee) placing(id Identity, pools []Pool) (Entry, bool) {
 	for _, e := range l.entries {
-		if e.State == Placing && e.Owner == o && familyIs(pools, e.Addr) && l.leased(e.Addr) && !l.busy[e.Addr] {
+		if e.State == Placing && e.Identity() == id && familyIs(pools, e.Addr) && l.leased(e.Addr) && !l.busy[e.Addr] {
 			return e, true
 		}
 	}
