@@ -1,0 +1,201 @@
+package apitest
+
+import (
+	"context"
+	"crypto/ecdsa"
+	"crypto/elliptic"
+	"crypto/rand"
+	"crypto/x509"
+	"encoding/pem"
+	"errors"
+	"fmt"
+	"io/fs"
+	"net"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"k8s.io/client-go/rest"
+
+	"github.com/holdfast-ipam/holdfast/crds"
+)
+
+// startLimit is how long a server may take to become ready. It takes about
+// four seconds on an idle machine with two cores.
+const startLimit = 2 * time.Minute
+
+// attempts is how often Start tries: between choosing a free port and
+// listening on it, another process may take the port.
+const attempts = 3
+
+// BinDir returns where etcd and kube-apiserver are looked for: the directory
+// in the environment variable HOLDFAST_KUBE_BIN, or build/bin in the
+// repository.
+func BinDir() string {
+	if dir := os.Getenv("HOLDFAST_KUBE_BIN"); dir != "" {
+		return dir
+	}
+	dir, err := os.Getwd()
+	for ; err == nil && dir != "/"; dir = filepath.Dir(dir) {
+		if _, err := os.Stat(filepath.Join(dir, "go.mod")); err == nil {
+			return filepath.Join(dir, "build", "bin")
+		}
+	}
+	return filepath.Join("build", "bin")
+}
+
+// Start starts an API server on the loopback interface, with an etcd of its
+// own, and returns how a superuser talks to it. Both end with the test, and
+// what they stored is gone. It takes some seconds: let the tests of a package
+// be subtests of one that starts it.
+//
+// Requests are authorized by RBAC, and the superuser may impersonate others.
+// The ServiceAccount admission plugin is off, so that pods can be created
+// where no controller makes service accounts.
+//
+// Where the binaries are missing (see [BinDir]), the test is skipped.
+func Start(t testing.TB) *rest.Config {
+	t.Helper()
+	for _, name := range []string{"etcd", "kube-apiserver"} {
+		if _, err := os.Stat(filepath.Join(BinDir(), name)); err != nil {
+			t.Skipf("no %s in %s: `make kind-up` builds it, or set HOLDFAST_KUBE_BIN to a directory that has it: %v", name, BinDir(), err)
+		}
+	}
+	var failed []error
+	for range attempts {
+		config, err := start(t)
+		if err == nil {
+			installOwnKinds(t, config)
+			return config
+		}
+		failed = append(failed, err)
+	}
+	t.Fatalf("start an API server: %v", errors.Join(failed...))
+	return nil
+}
+
+func start(t testing.TB) (*rest.Config, error) {
+	dir := t.TempDir()
+	ports, err := freePorts(3)
+	if err != nil {
+		return nil, err
+	}
+	etcdURL, peerURL := "http://127.0.0.1:"+ports[0], "http://127.0.0.1:"+ports[1]
+	etcd, err := run(t, dir, "etcd",
+		"--data-dir="+filepath.Join(dir, "etcd"), "--unsafe-no-fsync",
+		"--listen-client-urls="+etcdURL, "--advertise-client-urls="+etcdURL,
+		"--listen-peer-urls="+peerURL, "--initial-advertise-peer-urls="+peerURL,
+		"--initial-cluster=default="+peerURL)
+	if err != nil {
+		return nil, err
+	}
+	token, err := credentials(dir)
+	if err != nil {
+		return nil, err
+	}
+	server, err := run(t, dir, "kube-apiserver",
+		"--etcd-servers="+etcdURL,
+		"--bind-address=127.0.0.1", "--secure-port="+ports[2], "--endpoint-reconciler-type=none",
+		"--cert-dir="+filepath.Join(dir, "certs"),
+		"--token-auth-file="+filepath.Join(dir, "tokens.csv"), "--authorization-mode=RBAC",
+		"--service-account-issuer=https://holdfast.test",
+		"--service-account-key-file="+filepath.Join(dir, "sa.key"),
+		"--service-account-signing-key-file="+filepath.Join(dir, "sa.key"),
+		"--service-cluster-ip-range=10.96.0.0/16",
+		"--disable-admission-plugins=ServiceAccount")
+	if err != nil {
+		return nil, err
+	}
+	config := &rest.Config{
+		Host:        "https://127.0.0.1:" + ports[2],
+		BearerToken: token,
+		// The certificate is made by the server for itself, on loopback.
+		TLSClientConfig: rest.TLSClientConfig{Insecure: true},
+		QPS:             -1,
+	}
+	return config, ready(t.Context(), config, etcd, server)
+}
+
+// credentials writes the superuser's token and the key of service accounts.
+func credentials(dir string) (token string, err error) {
+	token = rand.Text()
+	err = os.WriteFile(filepath.Join(dir, "tokens.csv"), []byte(token+`,admin,admin,"system:masters"`+"\n"), 0o600)
+	if err != nil {
+		return "", err
+	}
+	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+	if err != nil {
+		return "", err
+	}
+	der, err := x509.MarshalECPrivateKey(key)
+	if err != nil {
+		return "", err
+	}
+	pemKey := pem.EncodeToMemory(&pem.Block{Type: "EC PRIVATE KEY", Bytes: der})
+	return token, os.WriteFile(filepath.Join(dir, "sa.key"), pemKey, 0o600)
+}
+
+// freePorts returns ports of the loopback interface that were free just now.
+func freePorts(n int) ([]string, error) {
+	var ports []string
+	for range n {
+		l, err := net.Listen("tcp", "127.0.0.1:0")
+		if err != nil {
+			return nil, err
+		}
+		defer l.Close() // not before all are chosen, so that they differ
+		_, port, err := net.SplitHostPort(l.Addr().String())
+		if err != nil {
+			return nil, err
+		}
+		ports = append(ports, port)
+	}
+	return ports, nil
+}
+
+// ready waits until the server answers that it is, or one of the processes
+// has ended.
+func ready(ctx context.Context, config *rest.Config, processes ...*process) error {
+	ctx, cancel := context.WithTimeout(ctx, startLimit)
+	defer cancel()
+	client, err := rest.UnversionedRESTClientFor(unversioned(config))
+	if err != nil {
+		return err
+	}
+	for {
+		answer, err := client.Get().AbsPath("/readyz").MaxRetries(0).DoRaw(ctx)
+		if err == nil && string(answer) == "ok" {
+			return nil
+		}
+		for _, p := range processes {
+			if p.ended() {
+				return fmt.Errorf("%s ended: %s", p.name, p.tail())
+			}
+		}
+		select {
+		case <-ctx.Done():
+			return fmt.Errorf("not ready after %s: %w: %s", startLimit, err, processes[len(processes)-1].tail())
+		case <-time.After(100 * time.Millisecond):
+		}
+	}
+}
+
+// installOwnKinds installs all that crds/yaml has.
+func installOwnKinds(t testing.TB, config *rest.Config) {
+	t.Helper()
+	err := fs.WalkDir(crds.YAML(), ".", func(path string, _ fs.DirEntry, err error) error {
+		if err != nil || !strings.HasSuffix(path, ".yaml") {
+			return err
+		}
+		manifest, err := fs.ReadFile(crds.YAML(), path)
+		if err == nil {
+			InstallKind(t, config, manifest)
+		}
+		return err
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+}
