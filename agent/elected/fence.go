@@ -23,11 +23,14 @@ import (
 // fence ends the leases of nodes that are gone. A node that only does not
 // answer is never fenced: its pods may run on.
 type fence struct {
-	*watches
-	config *Config
-	nodes  informer[*corev1.Node]
-	queue  queue[lease.Node]
-	log    *slog.Logger
+	blocks   informer[*v1alpha1.IPBlock]
+	nodes    informer[*corev1.Node]
+	cluster  lease.Cluster
+	holdDown time.Duration
+	// look is [Duties.lookAgain].
+	look  func(context.Context, lease.Node) (held map[netip.Addr]bool, gone bool, err error)
+	queue queue[lease.Node]
+	log   *slog.Logger
 
 	mu sync.Mutex
 	// gone is since when this elected agent has seen a node gone without a
@@ -38,12 +41,14 @@ type fence struct {
 // fenceNodes is the duty of taking leases from nodes that are gone.
 func (d *Duties) fenceNodes(ctx context.Context, w *watches, log *slog.Logger) {
 	f := &fence{
-		watches: w,
-		config:  &d.config,
-		nodes:   newInformer(d.config.Kubernetes.CoreV1().Nodes(), &corev1.Node{}, nil),
-		queue:   newQueue[lease.Node]("fence"),
-		log:     log,
-		gone:    make(map[string]time.Time),
+		blocks:   w.blocks,
+		nodes:    newInformer(d.config.Kubernetes.CoreV1().Nodes(), &corev1.Node{}, nil),
+		cluster:  d.config.Cluster,
+		holdDown: d.config.HoldDown,
+		look:     d.lookAgain,
+		queue:    newQueue[lease.Node]("fence"),
+		log:      log,
+		gone:     make(map[string]time.Time),
 	}
 	var wg sync.WaitGroup
 	defer wg.Wait()
@@ -92,8 +97,8 @@ func (f *fence) glance(lessee lease.Node) {
 		delete(f.gone, lessee.UID)
 	case !known && len(f.blocks.by(indexLessee, lessee.UID)) > 0:
 		f.gone[lessee.UID] = time.Now()
-		f.log.Info("a node with leases is gone, its leases end after the hold-down", "node", lessee.Name, "holdDown", f.config.HoldDown)
-		f.queue.AddAfter(lessee, f.config.HoldDown)
+		f.log.Info("a node with leases is gone, its leases end after the hold-down", "node", lessee.Name, "holdDown", f.holdDown)
+		f.queue.AddAfter(lessee, f.holdDown)
 	}
 }
 
@@ -123,17 +128,21 @@ func (f *fence) do(ctx context.Context, lessee lease.Node) (again bool, err erro
 		f.forget(lessee.UID)
 		return false, nil
 	}
-	if rest := f.config.HoldDown - time.Since(since); rest > 0 {
+	if rest := f.holdDown - time.Since(since); rest > 0 {
 		f.queue.AddAfter(lessee, rest)
 		return false, nil
 	}
-	held, ok, err := f.lookAgain(ctx, lessee)
-	if err != nil || !ok {
-		return ok, err
+	held, gone, err := f.look(ctx, lessee)
+	if err != nil {
+		return true, err
+	}
+	if !gone {
+		f.forget(lessee.UID)
+		return false, nil
 	}
 	var errs []error
 	for _, b := range blocks {
-		left, err := endLease(ctx, f.config.Cluster, b.Name, lessee.UID, held)
+		left, err := endLease(ctx, f.cluster, b.Name, lessee.UID, held)
 		switch {
 		case err != nil:
 			errs = append(errs, err)
@@ -154,8 +163,8 @@ func (f *fence) forget(uid string) {
 
 // lookAgain is the quorum reads right before a fencing. It returns false if
 // the node is back, and otherwise the addresses that pods bound to it have.
-func (f *fence) lookAgain(ctx context.Context, lessee lease.Node) (held map[netip.Addr]bool, gone bool, err error) {
-	node, err := f.config.Kubernetes.CoreV1().Nodes().Get(ctx, lessee.Name, metav1.GetOptions{})
+func (d *Duties) lookAgain(ctx context.Context, lessee lease.Node) (held map[netip.Addr]bool, gone bool, err error) {
+	node, err := d.config.Kubernetes.CoreV1().Nodes().Get(ctx, lessee.Name, metav1.GetOptions{})
 	switch {
 	case apierrors.IsNotFound(err):
 		node = nil
@@ -163,10 +172,9 @@ func (f *fence) lookAgain(ctx context.Context, lessee lease.Node) (held map[neti
 		return nil, true, fmt.Errorf("read node %s: %w", lessee.Name, err)
 	}
 	if !isGone(node, lessee.UID) {
-		f.forget(lessee.UID)
 		return nil, false, nil
 	}
-	pods, err := f.config.Kubernetes.CoreV1().Pods(metav1.NamespaceAll).List(ctx, metav1.ListOptions{
+	pods, err := d.config.Kubernetes.CoreV1().Pods(metav1.NamespaceAll).List(ctx, metav1.ListOptions{
 		FieldSelector: fields.OneTermEqualSelector("spec.nodeName", lessee.Name).String(),
 	})
 	if err != nil {
@@ -178,7 +186,7 @@ func (f *fence) lookAgain(ctx context.Context, lessee lease.Node) (held map[neti
 	}
 	held = make(map[netip.Addr]bool)
 	for i := range pods.Items {
-		if err := holdings(ctx, f.config.Cluster, &pods.Items[i], successor, held); err != nil {
+		if err := holdings(ctx, d.config.Cluster, &pods.Items[i], successor, held); err != nil {
 			return nil, true, err
 		}
 	}

@@ -1,15 +1,21 @@
 package elected
 
 import (
+	"context"
 	"errors"
+	"log/slog"
 	"net/netip"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/types"
+	"k8s.io/client-go/tools/cache"
 
+	"github.com/holdfast-ipam/holdfast/crds"
+	"github.com/holdfast-ipam/holdfast/crds/holdfast/v1alpha1"
 	"github.com/holdfast-ipam/holdfast/lease"
 	"github.com/holdfast-ipam/holdfast/lease/leasetest"
 )
@@ -174,4 +180,110 @@ func TestFencingEndsOneNodesLeaseAndKeepsPins(t *testing.T) {
 	if got.LeasedTo(dead.UID) != 0 || got.LeasedTo(alive.UID) != 0b110010 || len(got.Pins) != 1 {
 		t.Errorf("after fencing:\n%s", c)
 	}
+}
+
+// seen is a fence that sees what the test puts into its caches.
+func seen(t *testing.T, c *leasetest.Cluster, holdDown time.Duration) *fence {
+	kinds := new(crds.Clients)
+	return &fence{
+		blocks: newInformer(kinds.IPBlocks(), &v1alpha1.IPBlock{}, cache.TypedIndexers[*v1alpha1.IPBlock]{indexLessee: lessees}),
+		// Never started, so it lists nothing.
+		nodes:   newInformer(kinds.IPBlocks(), &corev1.Node{}, nil),
+		cluster: c, holdDown: holdDown,
+		look: func(context.Context, lease.Node) (map[netip.Addr]bool, bool, error) {
+			return nil, true, nil
+		},
+		queue: newQueue[lease.Node]("test"),
+		log:   slog.New(slog.NewTextHandler(t.Output(), nil)),
+		gone:  map[string]time.Time{},
+	}
+}
+
+func TestHoldDownStartsAnewWhenTheNodeWasSeen(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		const holdDown = 5 * time.Minute
+		c := leasetest.NewCluster(nil)
+		b, err := lease.NewBlock(netip.MustParsePrefix("10.6.168.96/28"))
+		if err != nil {
+			t.Fatal(err)
+		}
+		lessee := lease.Node{Name: "a", UID: "a"}
+		b.Claim(lessee, 0b111)
+		if _, err = c.PutBlock(t.Context(), b); err != nil {
+			t.Fatal(err)
+		}
+		f := seen(t, c, holdDown)
+		defer f.queue.ShutDown()
+		cached := &v1alpha1.IPBlock{Spec: v1alpha1.IPBlockSpec{Leases: []v1alpha1.Lease{{Node: "a", NodeUID: "a"}}}}
+		cached.Name = b.Name()
+		if err := f.blocks.GetStore().Add(cached); err != nil {
+			t.Fatal(err)
+		}
+		node := func(taints ...string) {
+			t.Helper()
+			n := nodeOf("a", taints...)
+			n.Name = "a"
+			if err := f.nodes.GetStore().Add(n); err != nil {
+				t.Fatal(err)
+			}
+			f.glance(lessee)
+		}
+		leased := func() int {
+			t.Helper()
+			if again, err := f.do(t.Context(), lessee); again || err != nil {
+				t.Fatalf("again %v, %v", again, err)
+			}
+			return c.Blocks()[0].LeasedTo("a").Len()
+		}
+		node(corev1.TaintNodeOutOfService)
+		time.Sleep(holdDown - time.Second)
+		node() // it is back
+		time.Sleep(time.Second)
+		if leased() != 3 {
+			t.Error("fenced although it came back")
+		}
+		node(corev1.TaintNodeOutOfService)
+		time.Sleep(holdDown - time.Second)
+		node(corev1.TaintNodeOutOfService) // an event that tells nothing new
+		if leased() != 3 {
+			t.Error("fenced before the hold-down had passed again")
+		}
+		time.Sleep(time.Second)
+		if leased() != 0 {
+			t.Error("not fenced after the hold-down")
+		}
+	})
+}
+
+func TestNodeFoundAliveRightBeforeIsNotFenced(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		c := leasetest.NewCluster(nil)
+		f := seen(t, c, time.Minute)
+		defer f.queue.ShutDown()
+		asked := false
+		f.look = func(context.Context, lease.Node) (map[netip.Addr]bool, bool, error) {
+			asked = true
+			return nil, false, nil
+		}
+		b, err := lease.NewBlock(netip.MustParsePrefix("10.6.168.96/28"))
+		if err != nil {
+			t.Fatal(err)
+		}
+		lessee := lease.Node{Name: "a", UID: "a"}
+		b.Claim(lessee, 0b111)
+		if _, err = c.PutBlock(t.Context(), b); err != nil {
+			t.Fatal(err)
+		}
+		cached := &v1alpha1.IPBlock{Spec: v1alpha1.IPBlockSpec{Leases: []v1alpha1.Lease{{Node: "a", NodeUID: "a"}}}}
+		cached.Name = b.Name()
+		if err := f.blocks.GetStore().Add(cached); err != nil {
+			t.Fatal(err)
+		}
+		f.glance(lessee) // the cache has no Node
+		time.Sleep(time.Minute)
+		again, err := f.do(t.Context(), lessee)
+		if again || err != nil || !asked || c.Blocks()[0].LeasedTo("a").Len() != 3 {
+			t.Errorf("asked %v, again %v, %v\n%s", asked, again, err, c)
+		}
+	})
 }

@@ -7,7 +7,7 @@ import (
 	"maps"
 	"net/http"
 	"sync"
-	"sync/atomic"
+	"time"
 
 	nadv1 "github.com/k8snetworkplumbingwg/network-attachment-definition-client/pkg/apis/k8s.cni.cncf.io/v1"
 	corev1 "k8s.io/api/core/v1"
@@ -18,13 +18,17 @@ import (
 	"k8s.io/apimachinery/pkg/runtime/serializer"
 	"k8s.io/client-go/gentype"
 	"k8s.io/client-go/rest"
-	"k8s.io/client-go/tools/cache"
 
 	"github.com/holdfast-ipam/holdfast/crds/spiderpool/v2beta1"
 	"github.com/holdfast-ipam/holdfast/lease"
 )
 
-const kindMultusConfig = "SpiderMultusConfig"
+const (
+	kindMultusConfig = "SpiderMultusConfig"
+	// installedPeriod is how often a cluster without Multus is asked whether
+	// it has one by now.
+	installedPeriod = 5 * time.Second
+)
 
 // nadClient is the typed client for NetworkAttachmentDefinition.
 type nadClient = gentype.ClientWithList[*nadv1.NetworkAttachmentDefinition, *nadv1.NetworkAttachmentDefinitionList]
@@ -86,8 +90,7 @@ func (d *Duties) renderNetworks(ctx context.Context, _ *watches, log *slog.Logge
 		queue:       newQueue[string]("networks"),
 		log:         log,
 	}
-	if err := m.definitions.SetWatchErrorHandlerWithContext(m.missing()); err != nil {
-		log.Error("cannot begin", "err", err)
+	if !m.installed(ctx) {
 		return
 	}
 	var wg sync.WaitGroup
@@ -104,16 +107,23 @@ func (d *Duties) renderNetworks(ctx context.Context, _ *watches, log *slog.Logge
 	m.queue.work(ctx, 1, log, m.do)
 }
 
-// missing reports once that the kind is not installed, and any other trouble
-// with the watch as usual.
-func (m *multus) missing() cache.WatchErrorHandlerWithContext {
-	var told atomic.Bool
-	return func(ctx context.Context, r *cache.Reflector, err error) {
-		switch {
-		case !apierrors.IsNotFound(err):
-			cache.DefaultWatchErrorHandler(ctx, r, err)
-		case !told.Swap(true):
-			m.log.Info("there is no NetworkAttachmentDefinition in this cluster: SpiderMultusConfigs are rendered once Multus is installed")
+// installed waits until there are NetworkAttachmentDefinitions to be listed,
+// and returns false if ctx ended first. It says once what it is waiting for.
+func (m *multus) installed(ctx context.Context) bool {
+	ticker := time.NewTicker(installedPeriod)
+	defer ticker.Stop()
+	for told := false; ; told = true {
+		_, err := m.networks.in(metav1.NamespaceAll).List(ctx, metav1.ListOptions{Limit: 1})
+		if err == nil {
+			return true
+		}
+		if !told && ctx.Err() == nil {
+			m.log.Info("there are no NetworkAttachmentDefinitions in this cluster: SpiderMultusConfigs are rendered once Multus is installed", "err", err)
+		}
+		select {
+		case <-ctx.Done():
+			return false
+		case <-ticker.C:
 		}
 	}
 }

@@ -1,6 +1,7 @@
 package elected
 
 import (
+	"errors"
 	"fmt"
 	"math/rand/v2"
 	"net/netip"
@@ -9,8 +10,11 @@ import (
 	"time"
 
 	"github.com/google/go-cmp/cmp"
+	"go4.org/netipx"
+	"k8s.io/apimachinery/pkg/api/meta"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
+	"github.com/holdfast-ipam/holdfast/crds"
 	"github.com/holdfast-ipam/holdfast/crds/holdfast/v1alpha1"
 	"github.com/holdfast-ipam/holdfast/crds/spiderpool/v2beta1"
 	"github.com/holdfast-ipam/holdfast/lease"
@@ -144,5 +148,24 @@ func TestTakenIsLeasedOrPinned(t *testing.T) {
 	}}
 	if got := takenOf(prefix, b).String(); got != "5-7,9,15" {
 		t.Errorf("taken %s, want 5-7,9,15", got)
+	}
+}
+
+func TestPoolThatMakesNoSenseSaysSoUntilItDoes(t *testing.T) {
+	s := &poolStatus{reserved: newInformer(new(crds.Clients).ReservedIPs(), &v2beta1.SpiderReservedIP{}, nil)}
+	pool := &v2beta1.SpiderIPPool{}
+	none := new(netipx.IPSet)
+	s.judge(pool, none, nil)
+	if len(pool.Status.Conditions) != 0 {
+		t.Errorf("conditions of a pool that is as it should be: %v", pool.Status.Conditions)
+	}
+	s.judge(pool, nil, errors.New("spec.ips[0]: correct it"))
+	c := meta.FindStatusCondition(pool.Status.Conditions, v2beta1.ConditionUsable)
+	if c == nil || c.Status != metav1.ConditionFalse || c.Message != "spec.ips[0]: correct it" {
+		t.Errorf("conditions %v, want the advice", pool.Status.Conditions)
+	}
+	s.judge(pool, none, nil)
+	if !meta.IsStatusConditionTrue(pool.Status.Conditions, v2beta1.ConditionUsable) {
+		t.Errorf("conditions %v, want it usable again", pool.Status.Conditions)
 	}
 }
