@@ -65,8 +65,8 @@ type log struct {
 	failedBelow map[key]bool
 }
 
-// read turns a run's events into its cases, in the order they began. A run
-// without any is an error.
+// read turns a run's events into its cases, in the order they began, up to the
+// first that cannot be read. A run without any is an error.
 func read(r io.Reader) ([]result, error) {
 	l := log{outcome: map[key]outcome{}, said: map[key]string{}, parent: map[key]bool{}, failedBelow: map[key]bool{}}
 	lines := bufio.NewScanner(r)
@@ -74,14 +74,14 @@ func read(r io.Reader) ([]result, error) {
 	for lines.Scan() {
 		var e event
 		if err := json.Unmarshal(lines.Bytes(), &e); err != nil {
-			return nil, fmt.Errorf("%q is no test event: %w", lines.Text(), err)
+			return l.results(), fmt.Errorf("%q is no test event: %w", lines.Text(), err)
 		}
 		l.take(e)
 	}
-	if err := lines.Err(); err != nil {
-		return nil, err
-	}
 	results := l.results()
+	if err := lines.Err(); err != nil {
+		return results, err
+	}
 	if len(results) == 0 {
 		return nil, errors.New("no test ran")
 	}

@@ -87,14 +87,23 @@ func TestSummaryCountsCases(t *testing.T) {
 	}
 }
 
-func TestSummaryFailsWithoutResults(t *testing.T) {
-	empty := filepath.Join(t.TempDir(), "empty.json")
-	if err := os.WriteFile(empty, nil, 0o600); err != nil {
-		t.Fatal(err)
-	}
-	for _, file := range []string{empty, empty + ".missing"} {
-		if ok, err := run(&bytes.Buffer{}, []string{"e2e=" + file}); ok || err == nil {
-			t.Errorf("summary of %s: ok %t, error %v; want a failure", file, ok, err)
+func TestSummaryCountsLostResultsAsFailed(t *testing.T) {
+	dir := t.TempDir()
+	for name, tc := range map[string]struct{ text, last string }{
+		"nothing in it": {"", "0 passed, 1 failed, 0 skipped"},
+		"cut off":       {events(`{"Action":"pass","Package":"p","Test":"TestA"}`, `{"Action":"pa`), "1 passed, 1 failed, 0 skipped"},
+		"not there":     {"", "0 passed, 1 failed, 0 skipped"},
+	} {
+		file := filepath.Join(dir, name)
+		if name != "not there" {
+			if err := os.WriteFile(file, []byte(tc.text), 0o600); err != nil {
+				t.Fatal(err)
+			}
+		}
+		var out bytes.Buffer
+		ok, err := run(&out, []string{"e2e=" + file})
+		if ok || err != nil || !strings.HasSuffix(strings.TrimSpace(out.String()), tc.last) {
+			t.Errorf("%s: ok %t, error %v, want a failure that ends with %q:\n%s", name, ok, err, tc.last, out.String())
 		}
 	}
 }

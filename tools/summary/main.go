@@ -1,8 +1,8 @@
 // Summary reads what `go test -json` wrote and prints what came of it: a line
 // for each file, every failure and every skip by name with its reason, and at
-// the end "N passed, N failed, N skipped". It exits with 1 when something
-// failed, when a file is missing or empty, or when a test began and did not
-// end.
+// the end "N passed, N failed, N skipped". A test that began and did not end
+// counts as failed, and so does a file that is missing, empty or cut off. It
+// exits with 1 when something failed.
 //
 //	summary unit=build/test/unit.json e2e=build/test/e2e.json
 package main
@@ -35,7 +35,7 @@ func run(w io.Writer, args []string) (bool, error) {
 		name, file, _ := strings.Cut(arg, "=")
 		results, err := load(file)
 		if err != nil {
-			return false, fmt.Errorf("%s: %w", name, err)
+			results = append(results, result{pkg: name, outcome: failed, reason: err.Error()})
 		}
 		total.add(show(w, name, results))
 	}
@@ -43,7 +43,7 @@ func run(w io.Writer, args []string) (bool, error) {
 	return total.failed == 0, nil
 }
 
-// load reads a file of test events.
+// load reads a file of test events, up to the first that cannot be read.
 func load(file string) ([]result, error) {
 	f, err := os.Open(file)
 	if err != nil {
@@ -52,7 +52,7 @@ func load(file string) ([]result, error) {
 	defer f.Close()
 	results, err := read(f)
 	if err != nil {
-		return nil, fmt.Errorf("%s: %w", file, err)
+		return results, fmt.Errorf("%s: %w", file, err)
 	}
 	return results, nil
 }
