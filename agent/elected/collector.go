@@ -189,19 +189,19 @@ func (c *Collector) standing(ctx context.Context, namespace, pod string) (standi
 			return standing{}, fmt.Errorf("read endpoint %s/%s: %w", namespace, pod, err)
 		}
 	}
-	s.exists, err = c.exists(ctx, namespace, pod)
+	s.exists, s.podUID, err = c.exists(ctx, namespace, pod)
 	return s, err
 }
 
-func (c *Collector) exists(ctx context.Context, namespace, pod string) (bool, error) {
-	_, err := c.Cluster.PodAt(ctx, namespace, pod)
+func (c *Collector) exists(ctx context.Context, namespace, pod string) (exists bool, uid string, err error) {
+	at, err := c.Cluster.PodAt(ctx, namespace, pod)
 	if errors.Is(err, lease.ErrNotFound) {
-		return false, nil
+		return false, "", nil
 	}
 	if err != nil {
-		return true, fmt.Errorf("read pod %s/%s: %w", namespace, pod, err)
+		return true, "", fmt.Errorf("read pod %s/%s: %w", namespace, pod, err)
 	}
-	return true, nil
+	return true, at.UID, nil
 }
 
 func (c *Collector) wanted(ctx context.Context, namespace, pod string) (bool, error) {
@@ -238,7 +238,7 @@ func (c *Collector) Pointer(ctx context.Context, namespace, pod string) error {
 	if err != nil || len(pinned) == len(e.Addresses) && len(pinned) > 0 {
 		return err
 	}
-	if exists, err := c.exists(ctx, namespace, pod); err != nil || exists {
+	if exists, _, err := c.exists(ctx, namespace, pod); err != nil || exists {
 		return err
 	}
 	if len(pinned) == 0 {

@@ -307,6 +307,28 @@ func TestNoHistoryLosesAnAddressInUse(t *testing.T) {
 	}
 }
 
+func TestAddressLeftBehindComesBackWhileThePodRuns(t *testing.T) {
+	h := newHistory(t, 1)
+	h.place("web-0", addr101)
+	uid := h.SetPod("default", "web-0", worker.Name, false)
+	next := addr101.Next()
+	h.change(func(b *lease.Block) error {
+		b.Claim(worker, 1<<lease.Offset(next))
+		return b.Pin(worker.UID, next, identity("web-0"))
+	})
+	h.collect()
+	h.wantPinned("web-0", addr101) // for all the endpoint tells, the pod has it
+	e := h.Endpoints()[0]
+	e.PodUID = uid
+	e.Addresses = []lease.EndpointAddress{{Interface: "eth0", Addr: next}}
+	if _, err := h.PutEndpoint(t.Context(), e); err != nil {
+		t.Fatal(err)
+	}
+	h.collect()
+	h.wantUnpinned(addr101)
+	h.wantPinned("web-0", next)
+}
+
 func TestPointerWithoutPinGoes(t *testing.T) {
 	h := newHistory(t, 2)
 	h.place("web-1", addr101)

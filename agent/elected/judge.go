@@ -50,11 +50,14 @@ const (
 // standing is what the API server said about the pod that an identity is
 // named after, every field by a quorum read.
 type standing struct {
-	// exists is set when there is a pod of the name, in whatever phase.
+	// exists is set when there is a pod of the name, in whatever phase, and
+	// podUID is its UID.
 	exists bool
+	podUID string
 	// wanted is set when a StatefulSet wants the pod's ordinal.
 	wanted bool
-	// pointer is the pod's endpoint, nil when there is none.
+	// pointer is the pod's endpoint, nil when there is none or no pod is
+	// wanted.
 	pointer *lease.Endpoint
 }
 
@@ -72,17 +75,37 @@ func (s *standing) names(ifname string, addr netip.Addr) bool {
 	return false
 }
 
+// elsewhere reports whether the very pod that exists has another address of
+// addr's family on the interface. Its agent writes the endpoint's UID and
+// addresses in one, so an endpoint with this UID tells what this pod uses.
+func (s *standing) elsewhere(ifname string, addr netip.Addr) bool {
+	if !s.exists || s.pointer == nil || s.pointer.PodUID != s.podUID || s.names(ifname, addr) {
+		return false
+	}
+	for _, a := range s.pointer.Of(ifname) {
+		if a.Addr.Is4() == addr.Is4() {
+			return true
+		}
+	}
+	return false
+}
+
 // judge decides on a pin. A pod that exists keeps what is pinned for it, also
 // when its endpoint does not name the address: a pod that is placed for the
-// first time pins before it writes the endpoint. Without a pod, a pin that
-// nobody points to is garbage, because no later pod would follow it.
+// first time pins before it writes the endpoint. Only when the endpoint gives
+// this pod another address instead, as after a change of pools, is the pin
+// garbage. Without a pod, a pin that nobody points to is garbage too, because
+// no later pod on another node would follow it.
 func judge(pin lease.Pin, s standing) verdict {
+	id := pin.Identity
 	switch {
+	case s.wanted && s.elsewhere(id.Interface, pin.Addr):
+		return release
 	case s.exists && s.wanted:
 		return keep
 	case s.exists:
 		return wait
-	case s.wanted && s.names(pin.Identity.Interface, pin.Addr):
+	case s.wanted && s.names(id.Interface, pin.Addr):
 		return keep
 	}
 	return release

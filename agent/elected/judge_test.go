@@ -61,7 +61,11 @@ func TestJudgement(t *testing.T) {
 	addr, other := netip.MustParseAddr("10.6.168.101"), netip.MustParseAddr("10.6.168.102")
 	pin := lease.Pin{Addr: addr, Identity: lease.Identity{Namespace: "default", Pod: "web-0", Interface: "eth0"}}
 	pointer := func(ifname string, addr netip.Addr) *lease.Endpoint {
-		return &lease.Endpoint{Addresses: []lease.EndpointAddress{{Interface: ifname, Addr: addr}}}
+		return &lease.Endpoint{PodUID: "old", Addresses: []lease.EndpointAddress{{Interface: ifname, Addr: addr}}}
+	}
+	of := func(uid string, e *lease.Endpoint) *lease.Endpoint {
+		e.PodUID = uid
+		return e
 	}
 	for _, test := range []struct {
 		claim string
@@ -72,6 +76,10 @@ func TestJudgement(t *testing.T) {
 		{"a pod that is being placed keeps its address", standing{exists: true, wanted: true}, keep},
 		{"a pod between two lives keeps its address", standing{wanted: true, pointer: pointer("eth0", addr)}, keep},
 		{"a pod above the replica count keeps its address until it is gone", standing{exists: true, pointer: pointer("eth0", addr)}, wait},
+		{"the pod that is there uses another address", standing{exists: true, podUID: "new", wanted: true, pointer: of("new", pointer("eth0", other))}, release},
+		{"an earlier pod used another address", standing{exists: true, podUID: "new", wanted: true, pointer: pointer("eth0", other)}, keep},
+		{"the pod's other interface is placed already", standing{exists: true, podUID: "new", wanted: true, pointer: of("new", pointer("net1", other))}, keep},
+		{"the pod's other family is placed already", standing{exists: true, podUID: "new", wanted: true, pointer: of("new", pointer("eth0", netip.MustParseAddr("fd00::1")))}, keep},
 		{"nobody wants it", standing{pointer: pointer("eth0", addr)}, release},
 		{"no pod would follow a pin without pointer", standing{wanted: true}, release},
 		{"the pointer names another address", standing{wanted: true, pointer: pointer("eth0", other)}, release},
