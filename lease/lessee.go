@@ -404,7 +404,8 @@ func (l *Lessee) releaseIf(match func(*Entry) bool) ([]Entry, error) {
 	l.mu.Lock()
 	var released []Entry
 	for _, e := range l.entries {
-		if (e.State != Assigned && e.State != Placing) || l.busy[e.Addr] || !match(&e) {
+		given := e.State == Placing && e.Container == "" // back already
+		if (e.State != Assigned && e.State != Placing) || given || l.busy[e.Addr] || !match(&e) {
 			continue
 		}
 		released = append(released, e)

@@ -525,3 +525,26 @@ func TestLostTakeOverIsSettled(t *testing.T) {
 		})
 	}
 }
+
+// An agent looks for pods that are gone more often than the grace of an
+// unfinished placement: that must not put it off for ever.
+func TestReleasingAPodAgainPutsNothingOff(t *testing.T) {
+	history(t, func(w *world) {
+		a := w.node("a")
+		p := pool("p", 0, "10.0.0.1-10.0.0.1")
+		web := w.member("web-0", a)
+		w.fault = always("PutEndpoint", leasetest.Refused)
+		if _, err := a.tryAdd(w.Context(), web, p); err == nil {
+			w.Fatal("answered without an endpoint")
+		}
+		w.fault = nil
+		for range 10 {
+			if _, err := a.ReleasePod(web.uid); err != nil {
+				w.Fatal(err)
+			}
+			w.pass(10 * time.Second)
+			a.tidy()
+		}
+		a.add(w.pod("other", a), p)
+	})
+}
