@@ -1,6 +1,7 @@
 package cluster_test
 
 import (
+	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -52,6 +53,8 @@ func TestAPIServer(t *testing.T) {
 		"BlockThatIsBeingDeletedIsNotBuiltOn":        deletingBlock,
 		"WhatTheServerForbidsIsRefused":              forbidden,
 		"KindThatIsNotServedIsNotAMissingBlock":      notServed,
+		"LateUpdateDiesWithItsVersion":               lateUpdate,
+		"UpdateWithLostAnswerCanBeSettled":           lostAnswer,
 		"EachCallIsOneRequest":                       requests,
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -234,10 +237,14 @@ func foreignMetadata(t *testing.T, a *api) {
 	if _, err := a.kinds.Endpoints("default").Patch(t.Context(), "web-0", types.MergePatchType, []byte(ofOthers), metav1.PatchOptions{}); err != nil {
 		t.Fatal(err)
 	}
-	if e, err = c.Endpoint(t.Context(), "default", "web-0"); err != nil {
+	next, err := c.Endpoint(t.Context(), "default", "web-0")
+	if err != nil {
 		t.Fatal(err)
 	}
-	if _, err = c.PutEndpoint(t.Context(), e); err != nil {
+	if next.Version == e.Version {
+		t.Error("the version did not move with the labels")
+	}
+	if _, err = c.PutEndpoint(t.Context(), next); err != nil {
 		t.Fatal(err)
 	}
 	stored, err := a.kinds.Endpoints("default").Get(t.Context(), "web-0", metav1.GetOptions{})
@@ -464,6 +471,88 @@ func notServed(t *testing.T, a *api) {
 	}
 	if err := c.DeleteBlock(t.Context(), b); err == nil || errors.Is(err, lease.ErrConflict) {
 		t.Errorf("delete: error %v, want none that says that the block is gone", err)
+	}
+}
+
+// faulty returns a client whose first PATCH goes through fault.
+func (a *api) faulty(t *testing.T, fault func(http.RoundTripper, *http.Request) error) *cluster.Client {
+	t.Helper()
+	var once sync.Once
+	config := cluster.Config(a.config, "holdfast-test")
+	config.Wrap(func(next http.RoundTripper) http.RoundTripper {
+		return roundTrip(func(r *http.Request) (*http.Response, error) {
+			var err error
+			if r.Method == http.MethodPatch {
+				once.Do(func() { err = fault(next, r) })
+			}
+			if err != nil {
+				return nil, err
+			}
+			return next.RoundTrip(r)
+		})
+	})
+	c, err := cluster.New(config, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return c
+}
+
+var errLost = errors.New("connection lost")
+
+// lateUpdate sends an update that was given up for lost after the one that
+// settles it: the moment on which the protocol's safety rests.
+func lateUpdate(t *testing.T, a *api) {
+	var late func() (*http.Response, error)
+	c := a.faulty(t, func(next http.RoundTripper, r *http.Request) error {
+		body, err := r.GetBody()
+		if err != nil {
+			return err
+		}
+		held := r.Clone(context.Background()) // r's own ends before it is sent
+		held.Body = body
+		late = func() (*http.Response, error) { return next.RoundTrip(held) }
+		return errLost
+	})
+	b := put(t, c)
+	yielded := b.Clone()
+	yielded.Yield(worker1.UID, 0b10)
+	_, err := c.PutBlock(t.Context(), yielded)
+	check(t, "the update that is late", err, nil)
+	settled, err := c.PutBlock(t.Context(), b)
+	if err != nil {
+		t.Fatal(err)
+	}
+	response, err := late()
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer response.Body.Close()
+	if response.StatusCode != http.StatusConflict {
+		t.Errorf("the late update was answered with %s, want a conflict", response.Status)
+	}
+	if now, err := c.Block(t.Context(), b.Name()); err != nil || now.Version != settled.Version || !now.LeasedTo(worker1.UID).Has(1) {
+		t.Errorf("after the late update: %v, %v", now, err)
+	}
+}
+
+func lostAnswer(t *testing.T, a *api) {
+	c := a.faulty(t, func(next http.RoundTripper, r *http.Request) error {
+		response, err := next.RoundTrip(r)
+		if err == nil {
+			err = response.Body.Close()
+		}
+		return errors.Join(errLost, err)
+	})
+	b := put(t, c)
+	yielded := b.Clone()
+	yielded.Yield(worker1.UID, 0b10)
+	_, err := c.PutBlock(t.Context(), yielded)
+	check(t, "the update without answer", err, nil)
+	_, err = c.PutBlock(t.Context(), yielded)
+	check(t, "the same once more", err, lease.ErrConflict)
+	if now, err := c.Block(t.Context(), b.Name()); err != nil || now.LeasedTo(worker1.UID).Has(1) {
+		t.Errorf("after the update: %v, %v", now, err)
 	}
 }
 

@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"go.etcd.io/bbolt"
+	bberrors "go.etcd.io/bbolt/errors"
 
 	"github.com/holdfast-ipam/holdfast/lease"
 )
@@ -48,7 +49,7 @@ func read(path, nodeUID string) ([]lease.Entry, error) {
 			return err
 		})
 	})
-	if errors.Is(err, bbolt.ErrTimeout) {
+	if errors.Is(err, bberrors.ErrTimeout) {
 		err = fmt.Errorf("%w: a tool has the file open", ErrHeld)
 	}
 	if db != nil {
