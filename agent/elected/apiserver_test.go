@@ -461,6 +461,20 @@ func network(t *testing.T, s *server) {
 		t.Fatal(err)
 	}
 	eventually(t, rendered)
+
+	must[*v2beta1.SpiderMultusConfig](t)(s.kinds.MultusConfigs("kube-system").Create(t.Context(), &v2beta1.SpiderMultusConfig{
+		ObjectMeta: metav1.ObjectMeta{Name: "rival", Annotations: map[string]string{"multus.spidernet.io/cr-name": smc.Name}}, Spec: smc.Spec,
+	}, metav1.CreateOptions{}))
+	eventually(t, func() string {
+		events, err := s.kube.CoreV1().Events("kube-system").List(t.Context(), metav1.ListOptions{FieldSelector: "involvedObject.name=rival"})
+		if err != nil || len(events.Items) == 0 {
+			return fmt.Sprintf("no event of the rival, %v", err)
+		}
+		if got := events.Items[0].Message; !strings.Contains(got, "already rendered from SpiderMultusConfig "+smc.Name) {
+			return "the rival is told " + got
+		}
+		return rendered()
+	})
 }
 
 func succession(t *testing.T, s *server) {

@@ -44,6 +44,9 @@ type Collected struct {
 // before the mark, so the second look finds its pod, or it finds the mark and
 // takes it off, so the removal loses.
 //
+// A pin that cannot be judged because of an error is kept, and the error is
+// returned beside what became of the others.
+//
 // Only pins for which suspect returns true and those already marked are
 // looked up; nil suspects every pin. A block without leases and pins is
 // deleted. A block that does not exist is no error.
@@ -67,22 +70,18 @@ func (c *Collector) Block(ctx context.Context, name string, suspect func(lease.P
 	if len(pins) == 0 {
 		return Collected{}, nil
 	}
-	judged, err := c.look(ctx, pins)
-	if err != nil {
-		return Collected{}, err
-	}
+	judged, unknown := c.look(ctx, pins)
 	fresh, err := c.mark(ctx, &b, pins, judged)
 	if err != nil {
-		return Collected{}, err
+		return Collected{}, errors.Join(err, unknown)
 	}
 	if fresh {
 		again, err := c.look(ctx, marked(&b, pins))
-		if err != nil {
-			return Collected{}, err
-		}
 		maps.Copy(judged, again)
+		unknown = errors.Join(unknown, err)
 	}
-	return c.settle(ctx, &b, pins, judged)
+	done, err := c.settle(ctx, &b, pins, judged)
+	return done, errors.Join(err, unknown)
 }
 
 // mark is the first update. It reports whether it marked anything, in which
@@ -150,25 +149,31 @@ func (c *Collector) settle(ctx context.Context, b *lease.Block, pins []lease.Pin
 	return done, nil
 }
 
-// look judges pins by quorum reads, one look per pod. Any error leaves all of
-// them unjudged: unknown means taken.
+// look judges pins by quorum reads, one look per pod. An error leaves its
+// pod's pins unjudged, which is to keep them: unknown means taken.
 func (c *Collector) look(ctx context.Context, pins []lease.Pin) (map[lease.Pin]verdict, error) {
 	type pod struct{ namespace, name string }
-	seen := make(map[pod]standing)
+	type found struct {
+		standing
+		err error
+	}
+	seen := make(map[pod]found)
 	judged := make(map[lease.Pin]verdict, len(pins))
+	var errs []error
 	for _, p := range pins {
 		key := pod{p.Identity.Namespace, p.Identity.Pod}
-		s, ok := seen[key]
+		f, ok := seen[key]
 		if !ok {
-			var err error
-			if s, err = c.standing(ctx, key.namespace, key.name); err != nil {
-				return nil, err
-			}
-			seen[key] = s
+			f.standing, f.err = c.standing(ctx, key.namespace, key.name)
+			seen[key] = f
+			errs = append(errs, f.err)
 		}
-		judged[p] = judge(p, s)
+		judged[p] = keep
+		if f.err == nil {
+			judged[p] = judge(p, f.standing)
+		}
 	}
-	return judged, nil
+	return judged, errors.Join(errs...)
 }
 
 // standing looks a pod up. What decides that an address is free comes last:

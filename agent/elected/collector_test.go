@@ -329,6 +329,21 @@ func TestAddressLeftBehindComesBackWhileThePodRuns(t *testing.T) {
 	h.wantPinned("web-0", next)
 }
 
+func TestErrorKeepsItsOwnPodsPinsOnly(t *testing.T) {
+	h := newHistory(t, 0)
+	h.place("web-0", addr101)
+	h.place("web-1", addr101.Next())
+	h.on["PodAt 1"] = func() leasetest.Fault { return leasetest.Fault{Kind: leasetest.Lost} }
+	done, err := h.collector().Block(t.Context(), block, nil)
+	if err == nil || len(done.Removed) != 1 {
+		t.Errorf("removed %v, %v, want one pin gone and an error of the other", done.Removed, err)
+	}
+	h.wantPinned("web-0", addr101)
+	h.wantUnpinned(addr101.Next())
+	h.collect()
+	h.wantUnpinned(addr101)
+}
+
 func TestPointerWithoutPinGoes(t *testing.T) {
 	h := newHistory(t, 2)
 	h.place("web-1", addr101)

@@ -52,8 +52,8 @@ type Config struct {
 	// time for which an agent cut off from the API server goes on.
 	HoldDown time.Duration
 
-	// Log is where the duties write. Their keys: duty, block, pod, pins,
-	// endpoint, node, pool, network, err.
+	// Log is where the duties write. Their keys: duty, block, addr, pod,
+	// interface, node, holdDown, network, reason, err.
 	Log *slog.Logger
 }
 

@@ -216,9 +216,6 @@ func (g *gc) do(ctx context.Context, j job) (again bool, err error) {
 		return false, g.collector.Pointer(ctx, j.namespace, j.pod)
 	}
 	done, err := g.collector.Block(ctx, j.block, g.suspect)
-	if err != nil {
-		return true, err
-	}
 	for _, p := range done.Removed {
 		g.log.Info("gave an address back", "block", j.block, "addr", p.Addr, "pod", p.Identity.Namespace+"/"+p.Identity.Pod, "interface", p.Identity.Interface)
 		g.queue.Add(job{namespace: p.Identity.Namespace, pod: p.Identity.Pod})
@@ -226,7 +223,7 @@ func (g *gc) do(ctx context.Context, j job) (again bool, err error) {
 	if done.Deleted {
 		g.log.Debug("deleted an empty block", "block", j.block)
 	}
-	return len(done.Waiting) > 0, nil
+	return len(done.Waiting) > 0, err
 }
 
 // pinnedPods indexes a block by the pods of its pins.

@@ -17,6 +17,7 @@ import (
 	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/apimachinery/pkg/runtime/serializer"
 	"k8s.io/client-go/gentype"
+	typedcorev1 "k8s.io/client-go/kubernetes/typed/core/v1"
 	"k8s.io/client-go/rest"
 
 	"github.com/holdfast-ipam/holdfast/crds/spiderpool/v2beta1"
@@ -70,6 +71,7 @@ func (n *Networks) in(namespace string) *nadClient {
 // multus keeps a NetworkAttachmentDefinition for each SpiderMultusConfig.
 type multus struct {
 	networks    *Networks
+	events      typedcorev1.EventsGetter
 	configs     informer[*v2beta1.SpiderMultusConfig]
 	definitions informer[*nadv1.NetworkAttachmentDefinition]
 	queue       queue[string]
@@ -85,6 +87,7 @@ func (d *Duties) renderNetworks(ctx context.Context, _ *watches, log *slog.Logge
 	}
 	m := &multus{
 		networks:    d.config.Networks,
+		events:      d.config.Kubernetes.CoreV1(),
 		configs:     newInformer(d.config.CRDs.MultusConfigs(metav1.NamespaceAll), &v2beta1.SpiderMultusConfig{}, nil),
 		definitions: newInformer(d.config.Networks.in(metav1.NamespaceAll), &nadv1.NetworkAttachmentDefinition{}, nil),
 		queue:       newQueue[string]("networks"),
@@ -172,9 +175,7 @@ func (m *multus) do(ctx context.Context, key string) (again bool, err error) {
 	}
 	want, err := Render(smc)
 	if err != nil {
-		// Only another edit helps, and that is an event.
-		m.log.Warn("cannot render this SpiderMultusConfig: correct it", "network", key, "err", err)
-		return false, nil
+		return false, m.complain(ctx, smc, fmt.Sprintf("cannot be rendered: %s", err))
 	}
 	nad, exists := m.definitions.get(smc.Namespace + "/" + want.Name)
 	if exists {
@@ -193,9 +194,8 @@ func (m *multus) repair(ctx context.Context, smc *v2beta1.SpiderMultusConfig, wa
 	if owner := configOf(nad); owner != nil && owner.UID != smc.UID {
 		other, ok := m.configs.get(smc.Namespace + "/" + owner.Name)
 		if ok && other.UID == owner.UID {
-			m.log.Warn("another SpiderMultusConfig has rendered a NetworkAttachmentDefinition of this name: rename one of them",
-				"network", smc.Namespace+"/"+want.Name, "config", smc.Name, "owner", owner.Name)
-			return false, nil
+			return false, m.complain(ctx, smc, fmt.Sprintf(
+				"the NetworkAttachmentDefinition %s is already rendered from SpiderMultusConfig %s: rename one of the two", want.Name, owner.Name))
 		}
 	}
 	repaired := nad.DeepCopy()
@@ -208,6 +208,28 @@ func (m *multus) repair(ctx context.Context, smc *v2beta1.SpiderMultusConfig, wa
 	}
 	m.log.Info("rendered again", "network", smc.Namespace+"/"+want.Name)
 	return false, nil
+}
+
+// complain tells the user what keeps a SpiderMultusConfig from being rendered,
+// as an event of it. Nothing is tried again: only another edit helps, and that
+// comes by itself.
+func (m *multus) complain(ctx context.Context, smc *v2beta1.SpiderMultusConfig, message string) error {
+	m.log.Warn("cannot render a network", "network", smc.Namespace+"/"+smc.Name, "reason", message)
+	now := metav1.Now()
+	_, err := m.events.Events(smc.Namespace).Create(ctx, &corev1.Event{
+		ObjectMeta: metav1.ObjectMeta{Namespace: smc.Namespace, GenerateName: smc.Name + "."},
+		InvolvedObject: corev1.ObjectReference{
+			APIVersion: v2beta1.GroupVersion().String(), Kind: kindMultusConfig,
+			Namespace: smc.Namespace, Name: smc.Name, UID: smc.UID, ResourceVersion: smc.ResourceVersion,
+		},
+		Type: corev1.EventTypeWarning, Reason: "NotRendered", Message: message,
+		Source:         corev1.EventSource{Component: "holdfast"},
+		FirstTimestamp: now, LastTimestamp: now, Count: 1,
+	}, metav1.CreateOptions{})
+	if err != nil {
+		return fmt.Errorf("write an event of SpiderMultusConfig %s/%s: %w", smc.Namespace, smc.Name, err)
+	}
+	return nil
 }
 
 // apply makes nad what is wanted. It leaves labels and whatever else is not
