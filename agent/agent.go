@@ -188,7 +188,7 @@ func (a *Agent) begin(ctx context.Context, group *errgroup.Group, fresh bool) er
 		return err
 	}
 	a.log.Info("ready", "node", a.node.Name, "nodeUID", a.node.UID, "version", a.options.Version, "journalLost", fresh)
-	if err := a.watchPods(ctx); err != nil {
+	if err := errors.Join(a.watchPods(ctx), a.watchPools()); err != nil {
 		return err
 	}
 	a.upkeep.kick()

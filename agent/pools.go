@@ -174,6 +174,32 @@ func (p *pools) reservedSet() (*netipx.IPSet, string, error) {
 	return p.taken, p.takenOf, nil
 }
 
+// watchPools has leases looked over when a pool of this node has less to
+// spare than before: what was a fair reserve may be surplus now.
+func (a *Agent) watchPools() error {
+	_, err := a.pools.informer.AddEventHandler(cache.ResourceEventHandlerFuncs{
+		UpdateFunc: func(was, is any) {
+			if a.pools.shrunk(was.(*v2beta1.SpiderIPPool), is.(*v2beta1.SpiderIPPool)) {
+				a.upkeep.kick()
+			}
+		},
+		DeleteFunc: func(any) { a.upkeep.kick() },
+	})
+	return err
+}
+
+// shrunk reports whether a pool in use on this node changed so that its
+// leases may have become surplus.
+func (p *pools) shrunk(was, is *v2beta1.SpiderIPPool) bool {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if _, used := p.used[is.Name]; !used {
+		return false
+	}
+	ranges, err := p.ranges(is)
+	return err == nil && (was.Generation != is.Generation || plenty(is, ranges) < plenty(was, ranges))
+}
+
 // recent returns the pools that pods of this node asked for lately. Those
 // that are gone meanwhile are forgotten.
 func (p *pools) recent() []lease.Pool {

@@ -126,7 +126,7 @@ func (a *Agent) logRequest(ctx context.Context, path string, q, result any, err 
 	attrs := []slog.Attr{
 		slog.String("verb", filepath.Base(path)),
 		slog.String("outcome", outcome),
-		slog.Duration("duration", took),
+		slog.String("duration", took.Round(time.Microsecond).String()),
 	}
 	attrs = append(attrs, requestAttrs(q)...)
 	if r, ok := result.(*cni.AddResult); ok && r != nil {
