@@ -90,7 +90,7 @@ func TestAnswerDecidesWhatAWriteMeans(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		b.Claim(worker1, 1)
+		b.Claim(worker1(), 1)
 		c, sent := answering(t, test.answer)
 		_, err = c.PutBlock(t.Context(), b)
 		check(t, name+": create", err, test.create)

@@ -157,11 +157,17 @@ func detail(t *testing.T, addr netip.Addr) json.RawMessage {
 	return raw
 }
 
-var (
-	worker1 = lease.Node{Name: "worker-1", UID: "0f2c6b1e-0000-4000-8000-000000000001"}
-	worker2 = lease.Node{Name: "worker-2", UID: "0f2c6b1e-0000-4000-8000-000000000002"}
-	web0    = lease.Identity{Namespace: "default", Pod: "web-0", Interface: "eth0"}
-)
+func worker1() lease.Node {
+	return lease.Node{Name: "worker-1", UID: "0f2c6b1e-0000-4000-8000-000000000001"}
+}
+
+func worker2() lease.Node {
+	return lease.Node{Name: "worker-2", UID: "0f2c6b1e-0000-4000-8000-000000000002"}
+}
+
+func web0() lease.Identity {
+	return lease.Identity{Namespace: "default", Pod: "web-0", Interface: "eth0"}
+}
 
 // put stores a block in which both nodes lease addresses.
 func put(t *testing.T, c *cluster.Client) lease.Block {
@@ -170,9 +176,9 @@ func put(t *testing.T, c *cluster.Client) lease.Block {
 	if err != nil {
 		t.Fatal(err)
 	}
-	b.Claim(worker1, 0b1110_0010)
-	b.Claim(worker2, 0b0000_1100)
-	if err := b.Pin(worker1.UID, b.Addr(5), web0); err != nil {
+	b.Claim(worker1(), 0b1110_0010)
+	b.Claim(worker2(), 0b0000_1100)
+	if err := b.Pin(worker1().UID, b.Addr(5), web0()); err != nil {
 		t.Fatal(err)
 	}
 	if b, err = c.PutBlock(t.Context(), b); err != nil {
@@ -222,12 +228,12 @@ func foreignMetadata(t *testing.T, a *api) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	b.Fence(worker1.UID)
+	b.Fence(worker1().UID)
 	if _, err := c.PutBlock(t.Context(), b); err != nil {
 		t.Fatal(err)
 	}
 	equal(t, map[string]string{
-		"label team": "net", "annotation note": "keep me", "label lessee.holdfast.dev/" + worker2.UID: "",
+		"label team": "net", "annotation note": "keep me", "label lessee.holdfast.dev/" + worker2().UID: "",
 	}, a.block(t, b.Name()))
 
 	e, err := c.PutEndpoint(t.Context(), lease.Endpoint{Namespace: "default", Pod: "web-0", PodUID: "u", Node: "worker-1", Sticky: true})
@@ -266,16 +272,16 @@ func lesseeLabels(t *testing.T, a *api) {
 		}
 		return len(all.Items)
 	}
-	if listed(worker1.UID) != 1 || listed(worker2.UID) != 1 {
-		t.Errorf("the selectors find %d and %d blocks, want one each", listed(worker1.UID), listed(worker2.UID))
+	if listed(worker1().UID) != 1 || listed(worker2().UID) != 1 {
+		t.Errorf("the selectors find %d and %d blocks, want one each", listed(worker1().UID), listed(worker2().UID))
 	}
-	b.Yield(worker2.UID, 0xffff)
+	b.Yield(worker2().UID, 0xffff)
 	b, err := c.PutBlock(t.Context(), b)
 	if err != nil {
 		t.Fatal(err)
 	}
-	equal(t, map[string]string{"label lessee.holdfast.dev/" + worker1.UID: ""}, a.block(t, b.Name()))
-	if listed(worker2.UID) != 0 {
+	equal(t, map[string]string{"label lessee.holdfast.dev/" + worker1().UID: ""}, a.block(t, b.Name()))
+	if listed(worker2().UID) != 0 {
 		t.Error("the selector finds a block without lease")
 	}
 }
@@ -284,17 +290,17 @@ func lesseeLabels(t *testing.T, a *api) {
 // block from elsewhere.
 func unknownLabels(t *testing.T, a *api) {
 	b := put(t, a.client(t))
-	b.Fence(worker1.UID)
+	b.Fence(worker1().UID)
 	if _, err := a.client(t).PutBlock(t.Context(), b); err != nil {
 		t.Fatal(err)
 	}
-	equal(t, map[string]string{"label lessee.holdfast.dev/" + worker2.UID: ""}, a.block(t, b.Name()))
+	equal(t, map[string]string{"label lessee.holdfast.dev/" + worker2().UID: ""}, a.block(t, b.Name()))
 }
 
 func unknownStale(t *testing.T, a *api) {
 	old := put(t, a.client(t))
 	next := old.Clone()
-	next.Claim(worker1, 1)
+	next.Claim(worker1(), 1)
 	next, err := a.client(t).PutBlock(t.Context(), next)
 	if err != nil {
 		t.Fatal(err)
@@ -516,7 +522,7 @@ func lateUpdate(t *testing.T, a *api) {
 	})
 	b := put(t, c)
 	yielded := b.Clone()
-	yielded.Yield(worker1.UID, 0b10)
+	yielded.Yield(worker1().UID, 0b10)
 	_, err := c.PutBlock(t.Context(), yielded)
 	check(t, "the update that is late", err, nil)
 	settled, err := c.PutBlock(t.Context(), b)
@@ -531,7 +537,7 @@ func lateUpdate(t *testing.T, a *api) {
 	if response.StatusCode != http.StatusConflict {
 		t.Errorf("the late update was answered with %s, want a conflict", response.Status)
 	}
-	if now, err := c.Block(t.Context(), b.Name()); err != nil || now.Version != settled.Version || !now.LeasedTo(worker1.UID).Has(1) {
+	if now, err := c.Block(t.Context(), b.Name()); err != nil || now.Version != settled.Version || !now.LeasedTo(worker1().UID).Has(1) {
 		t.Errorf("after the late update: %v, %v", now, err)
 	}
 }
@@ -546,12 +552,12 @@ func lostAnswer(t *testing.T, a *api) {
 	})
 	b := put(t, c)
 	yielded := b.Clone()
-	yielded.Yield(worker1.UID, 0b10)
+	yielded.Yield(worker1().UID, 0b10)
 	_, err := c.PutBlock(t.Context(), yielded)
 	check(t, "the update without answer", err, nil)
 	_, err = c.PutBlock(t.Context(), yielded)
 	check(t, "the same once more", err, lease.ErrConflict)
-	if now, err := c.Block(t.Context(), b.Name()); err != nil || now.LeasedTo(worker1.UID).Has(1) {
+	if now, err := c.Block(t.Context(), b.Name()); err != nil || now.LeasedTo(worker1().UID).Has(1) {
 		t.Errorf("after the update: %v, %v", now, err)
 	}
 }

@@ -22,7 +22,7 @@ func blockRoundTrip(t *testing.T, c ClusterSubject) {
 		same(t, want, must[lease.Block](t)(c.Block(t.Context(), want.Name())))
 
 		// Less of everything, so that nothing of the first state shines through.
-		want.Fence(worker1.UID)
+		want.Fence(worker1().UID)
 		if err := want.Unpin(want.Pins[1].Addr, want.Pins[1].Identity); err != nil {
 			t.Fatal(err)
 		}
@@ -36,7 +36,7 @@ func blockRoundTrip(t *testing.T, c ClusterSubject) {
 		want.Version = put.Version
 		same(t, want, must[lease.Block](t)(c.Block(t.Context(), want.Name())))
 
-		want.Fence(worker2.UID)
+		want.Fence(worker2().UID)
 		want.Pins = nil
 		want.Version = must[lease.Block](t)(c.PutBlock(t.Context(), want)).Version
 		same(t, want, must[lease.Block](t)(c.Block(t.Context(), want.Name())))
@@ -49,7 +49,7 @@ func blockCreatedOnce(t *testing.T, c ClusterSubject) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	second.Claim(worker2, 1)
+	second.Claim(worker2(), 1)
 	_, err = c.PutBlock(t.Context(), second)
 	wantErr(t, err, lease.ErrConflict)
 	same(t, first, must[lease.Block](t)(c.Block(t.Context(), first.Name())))
@@ -58,11 +58,11 @@ func blockCreatedOnce(t *testing.T, c ClusterSubject) {
 func blockOldVersion(t *testing.T, c ClusterSubject) {
 	old := must[lease.Block](t)(c.PutBlock(t.Context(), block(t, "192.0.2.0/28")))
 	next := old.Clone()
-	next.Claim(worker1, 0b10)
+	next.Claim(worker1(), 0b10)
 	next = must[lease.Block](t)(c.PutBlock(t.Context(), next))
 
 	late := old.Clone()
-	late.Claim(worker2, 0b10)
+	late.Claim(worker2(), 0b10)
 	_, err := c.PutBlock(t.Context(), late)
 	wantErr(t, err, lease.ErrConflict)
 	same(t, next, must[lease.Block](t)(c.Block(t.Context(), next.Name())))
@@ -73,7 +73,7 @@ func blockUpdateRemoved(t *testing.T, c ClusterSubject) {
 	if err := c.DeleteBlock(t.Context(), b); err != nil {
 		t.Fatal(err)
 	}
-	b.Claim(worker1, 0b10)
+	b.Claim(worker1(), 0b10)
 	_, err := c.PutBlock(t.Context(), b)
 	wantErr(t, err, lease.ErrConflict)
 	_, err = c.Block(t.Context(), b.Name())
@@ -96,7 +96,7 @@ func blockCreatedAgain(t *testing.T, c ClusterSubject) {
 func blockRemovalGuarded(t *testing.T, c ClusterSubject) {
 	old := must[lease.Block](t)(c.PutBlock(t.Context(), block(t, "192.0.2.0/28")))
 	next := old.Clone()
-	next.Claim(worker1, 0b10)
+	next.Claim(worker1(), 0b10)
 	next = must[lease.Block](t)(c.PutBlock(t.Context(), next))
 	wantErr(t, c.DeleteBlock(t.Context(), old), lease.ErrConflict)
 	same(t, next, must[lease.Block](t)(c.Block(t.Context(), next.Name())))
@@ -129,7 +129,7 @@ func putWithoutChange(t *testing.T, c ClusterSubject) {
 		t.Fatalf("the version stayed %s: a write that was judged on it can still land", b.Version)
 	}
 	lost := b.Clone()
-	lost.Yield(worker1.UID, 0b1)
+	lost.Yield(worker1().UID, 0b1)
 	_, err := c.PutBlock(t.Context(), lost)
 	wantErr(t, err, lease.ErrConflict)
 

@@ -16,15 +16,13 @@ func TestFakeClusterIsACluster(t *testing.T) {
 	})
 }
 
-var worker = lease.Node{Name: "worker-1", UID: "n1"}
-
 func claimed(t *testing.T, version string, addrs lease.Set) lease.Block {
 	t.Helper()
 	b, err := lease.NewBlock(netip.MustParsePrefix("192.0.2.0/28"))
 	if err != nil {
 		t.Fatal(err)
 	}
-	b.Claim(worker, addrs)
+	b.Claim(lease.Node{Name: "worker-1", UID: "n1"}, addrs)
 	b.Version = version
 	return b
 }
@@ -163,7 +161,7 @@ func TestOneSeedIsOneRun(t *testing.T) {
 				b = claimed(t, "", 0)
 			}
 			b.Leases = nil
-			b.Claim(worker, lease.Set(i+1))
+			b.Claim(lease.Node{Name: "worker-1", UID: "n1"}, lease.Set(i+1))
 			_, _ = c.PutBlock(t.Context(), b) // whether it fails is the seed's affair
 		}
 		return c.String()

@@ -65,22 +65,29 @@ func ClusterSuite(t *testing.T, open func(t *testing.T) ClusterSubject) {
 	}
 }
 
-var (
-	worker1 = lease.Node{Name: "worker-1", UID: "0f2c6b1e-0000-4000-8000-000000000001"}
-	worker2 = lease.Node{Name: "worker-2", UID: "0f2c6b1e-0000-4000-8000-000000000002"}
-)
+// worker1 and worker2 are the nodes of the suites.
+func worker1() lease.Node {
+	return lease.Node{Name: "worker-1", UID: "0f2c6b1e-0000-4000-8000-000000000001"}
+}
 
-var alike = cmp.Options{
-	cmp.AllowUnexported(lease.Block{}),
-	cmpopts.EquateComparable(netip.Addr{}, netip.Prefix{}),
-	cmpopts.EquateEmpty(),
-	cmpopts.SortSlices(func(a, b lease.EndpointAddress) bool {
-		if a.Interface != b.Interface {
-			return a.Interface < b.Interface
-		}
-		return a.Addr.Less(b.Addr)
-	}),
-	cmp.FilterValues(func(a, b json.RawMessage) bool { return len(a)+len(b) > 0 }, cmp.Comparer(sameJSON)),
+func worker2() lease.Node {
+	return lease.Node{Name: "worker-2", UID: "0f2c6b1e-0000-4000-8000-000000000002"}
+}
+
+// alike compares blocks, endpoints and entries by what they say.
+func alike() cmp.Options {
+	return cmp.Options{
+		cmp.AllowUnexported(lease.Block{}),
+		cmpopts.EquateComparable(netip.Addr{}, netip.Prefix{}),
+		cmpopts.EquateEmpty(),
+		cmpopts.SortSlices(func(a, b lease.EndpointAddress) bool {
+			if a.Interface != b.Interface {
+				return a.Interface < b.Interface
+			}
+			return a.Addr.Less(b.Addr)
+		}),
+		cmp.FilterValues(func(a, b json.RawMessage) bool { return len(a)+len(b) > 0 }, cmp.Comparer(sameJSON)),
+	}
 }
 
 // sameJSON reports whether both are valid JSON and say the same.
@@ -91,7 +98,7 @@ func sameJSON(a, b json.RawMessage) bool {
 
 func same(t *testing.T, want, got any) {
 	t.Helper()
-	if diff := cmp.Diff(want, got, alike); diff != "" {
+	if diff := cmp.Diff(want, got, alike()); diff != "" {
 		t.Errorf("-want +got:\n%s", diff)
 	}
 }
@@ -122,16 +129,16 @@ func must[T any](t *testing.T) func(v T, err error) T {
 func block(t *testing.T, prefix string) lease.Block {
 	t.Helper()
 	b := must[lease.Block](t)(lease.NewBlock(netip.MustParsePrefix(prefix)))
-	b.Claim(worker1, 0b0000_0000_1110_0001)
-	b.Claim(worker2, 0b1000_0001_0000_0000)
+	b.Claim(worker1(), 0b0000_0000_1110_0001)
+	b.Claim(worker2(), 0b1000_0001_0000_0000)
 	for _, pin := range []struct {
 		node   lease.Node
 		offset int
 		id     lease.Identity
 	}{
-		{worker1, 5, lease.Identity{Namespace: "default", Pod: "web-0", Interface: "eth0"}},
-		{worker2, 8, lease.Identity{Namespace: "default", Pod: "web-0", Interface: "net1"}},
-		{worker2, 15, lease.Identity{Namespace: "shop", Pod: "db-17", Interface: "eth0"}},
+		{worker1(), 5, lease.Identity{Namespace: "default", Pod: "web-0", Interface: "eth0"}},
+		{worker2(), 8, lease.Identity{Namespace: "default", Pod: "web-0", Interface: "net1"}},
+		{worker2(), 15, lease.Identity{Namespace: "shop", Pod: "db-17", Interface: "eth0"}},
 	} {
 		if err := b.Pin(pin.node.UID, b.Addr(pin.offset), pin.id); err != nil {
 			t.Fatal(err)
@@ -140,8 +147,8 @@ func block(t *testing.T, prefix string) lease.Block {
 	if err := b.MarkReleasing(b.Addr(8), b.Pins[1].Identity); err != nil {
 		t.Fatal(err)
 	}
-	b.Fence(worker2.UID) // pins survive their node
-	b.Claim(worker2, 0b0110_0000_0000_0000)
+	b.Fence(worker2().UID) // pins survive their node
+	b.Claim(worker2(), 0b0110_0000_0000_0000)
 	return b
 }
 
