@@ -21,7 +21,8 @@ type Options struct {
 	BinDir string
 	Names  []string
 	// Conf, if set, is a CNI configuration list that is copied into ConfDir
-	// as ConfName.
+	// as ConfName. Without it, one that an earlier installation put there is
+	// removed: a runtime takes whatever it finds.
 	Conf     string
 	ConfDir  string
 	ConfName string
@@ -41,8 +42,11 @@ func Run(o Options) error {
 			return err
 		}
 	}
-	if o.Conf == "" {
+	switch {
+	case o.ConfDir == "":
 		return nil
+	case o.Conf == "":
+		return remove(filepath.Join(o.ConfDir, o.ConfName))
 	}
 	conf, err := os.ReadFile(o.Conf)
 	if err != nil {
@@ -64,6 +68,13 @@ func validate(conf []byte) error {
 		err = errors.New("it has no plugins")
 	}
 	return err
+}
+
+func remove(path string) error {
+	if err := os.Remove(path); err != nil && !errors.Is(err, os.ErrNotExist) {
+		return fmt.Errorf("remove the configuration list of an earlier installation: %w", err)
+	}
+	return nil
 }
 
 // replace makes path hold content: written beside it, synced, renamed.

@@ -1,6 +1,7 @@
 package install
 
 import (
+	"errors"
 	"os"
 	"path/filepath"
 	"testing"
@@ -77,6 +78,22 @@ func TestBadConfigurationIsNotInstalled(t *testing.T) {
 				t.Error("it is on the node")
 			}
 		})
+	}
+}
+
+func TestConfigurationNobodyWantsAnyMoreIsRemoved(t *testing.T) {
+	o := setUp(t, conf)
+	if err := Run(o); err != nil {
+		t.Fatal(err)
+	}
+	o.Conf = ""
+	for range 2 { // the second time it is gone already
+		if err := Run(o); err != nil {
+			t.Fatal(err)
+		}
+		if _, err := os.Stat(filepath.Join(o.ConfDir, o.ConfName)); !errors.Is(err, os.ErrNotExist) {
+			t.Errorf("the configuration is still there: %v", err)
+		}
 	}
 }
 

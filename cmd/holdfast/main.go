@@ -111,8 +111,8 @@ func installFlags() []cli.Flag {
 	return []cli.Flag{
 		&cli.StringFlag{Name: "binary", Value: "/usr/local/bin/holdfast-cni", Usage: "`path` of the plugin binary"},
 		&cli.StringFlag{Name: "bin-dir", Value: "/opt/cni/bin", Usage: "`directory` of the node's plugins"},
-		&cli.StringFlag{Name: "conf", Usage: "`path` of a configuration list to install; without it none is"},
-		&cli.StringFlag{Name: "conf-dir", Value: "/etc/cni/net.d", Usage: "`directory` of the node's configurations"},
+		&cli.StringFlag{Name: "conf", Usage: "`path` of a configuration list to install; without it one installed earlier is removed"},
+		&cli.StringFlag{Name: "conf-dir", Usage: "`directory` of the node's configurations; without it none is touched"},
 		&cli.StringFlag{Name: "conf-name", Value: "10-holdfast.conflist", Usage: "`name` of the installed list; runtimes take the first by name"},
 	}
 }
