@@ -328,6 +328,16 @@ func (l *Lessee) placeNew(ctx context.Context, r *Request, families [][]Pool) ([
 	if err != nil {
 		return nil, err
 	}
+	for _, e := range picked {
+		if e.State != Placing {
+			continue
+		}
+		// The pin of an earlier attempt may have been collected before this
+		// pod was there, and the view lag behind.
+		if _, err := l.read(ctx, BlockOf(e.Addr)); err != nil {
+			return picked, err
+		}
+	}
 	if err := l.journalPlacing(r, picked); err != nil {
 		return picked, err
 	}

@@ -548,3 +548,24 @@ func TestReleasingAPodAgainPutsNothingOff(t *testing.T) {
 		a.add(w.pod("other", a), p)
 	})
 }
+
+// What an earlier pod of the name had pinned and not been answered with was
+// collected while there was no pod, and the watch has not told yet.
+func TestUnfinishedPlacementIsPinnedAgain(t *testing.T) {
+	history(t, func(w *world) {
+		a := w.node("a")
+		p := pool("p", 0, "10.0.0.1-10.0.0.1")
+		early := w.member("web-0", a)
+		w.fault = always("PutEndpoint", leasetest.Refused)
+		if _, err := a.tryAdd(w.Context(), early, p); err == nil {
+			w.Fatal("answered without an endpoint")
+		}
+		w.fault = nil
+		w.unpin(sandbox{pod: early, addrs: []netip.Addr{addr("10.0.0.1")}})
+		s := a.add(w.member("web-0", a), p)
+		block := w.block(s.addrs[0])
+		if pin, ok := block.PinAt(s.addrs[0]); !ok || pin.Identity != early.identity() {
+			w.Errorf("%v is in use without a pin\n%s", s.addrs, w)
+		}
+	})
+}
