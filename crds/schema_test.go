@@ -110,7 +110,9 @@ func takesWhatIsRight(t *testing.T, s server) {
 		{"SpiderMultusConfig", "a", `{cniType: ib-sriov, ibsriov: {resourceName: x}, chainCNIJsonData: [' {"type":"tuning"}']}`},
 		{"SpiderMultusConfig", "a", `{cniType: sriov, sriov: {resourceName: x, minTxRateMbps: 3, ippools: {matchMasterSubnet: true}}}`},
 		{"IPBlock", "10.6.168.96-28", `{cidr: 10.6.168.96/28, leases: [{node: a, nodeUID: u, addresses: [10.6.168.101]}]}`},
-		{"IPBlock", "fd00-0000-0000-0000-0000-0000-0000-0010-124", `{cidr: "fd00::10/124"}`},
+		{"IPBlock", "10.6.168.96-28", `{cidr: 10.6.168.96/28, leases: [{node: a, nodeUID: u, addresses: [10.6.168.96-10.6.168.99, 10.6.168.111]}, {node: b, nodeUID: v, addresses: [10.6.168.100-10.6.168.110]}], pins: [{address: 10.6.168.96, pod: a/b, interface: eth0}]}`},
+		{"IPBlock", "fd00-0000-0000-0000-0000-0000-0000-0000-124", `{cidr: "fd00::/124", leases: [{node: a, nodeUID: u, addresses: ["fd00::-fd00::9"]}, {node: b, nodeUID: v, addresses: ["fd00::a-fd00::f"]}]}`},
+		{"IPBlock", "fd00-0000-0000-0000-0000-0000-0000-0010-124", `{cidr: "fd00::10/124", leases: [{node: a, nodeUID: u, addresses: ["fd00::10"]}, {node: b, nodeUID: v, addresses: ["fd00::1f"]}]}`},
 	} {
 		if err := s.create(t, r, true); err != nil {
 			t.Errorf("%s %s: %v", r.kind, r.spec, err)

@@ -102,6 +102,11 @@ func wrongBlocks() []wrong {
 		{"fd00-0000-0000-0000-0000-0000-0000-0020-124", `{cidr: "fd00::10/124"}`, `the name must be the cidr`},
 		{"fd00--10-124", `{cidr: "fd00::10/124"}`, `the name must be the cidr`},
 		{"10.6.168.96-28", `{cidr: 10.6.168.96/28, leases: [{node: a, nodeUID: u, addresses: []}]}`, `spec.leases[0].addresses: Invalid value`},
+		{"10.6.168.96-28", `{cidr: 10.6.168.96/28, leases: [{node: a, nodeUID: u, addresses: [10.6.168.97-10.6.168.99]}, {node: b, nodeUID: v, addresses: [10.6.168.96, 10.6.168.99-10.6.168.100]}]}`, `spec.leases: Invalid value: an address is in the leases of two nodes`},
+		{"fd00-0000-0000-0000-0000-0000-0000-0000-124", `{cidr: "fd00::/124", leases: [{node: a, nodeUID: u, addresses: ["fd00::-fd00::a"]}, {node: b, nodeUID: v, addresses: ["fd00::"]}]}`, `an address is in the leases of two nodes`},
+		{"10.6.168.96-28", `{cidr: 10.6.168.96/28, leases: [{node: a, nodeUID: u, addresses: [10.6.168.111-10.6.168.112]}]}`, `spec.leases: Invalid value: an address of a lease is not in cidr`},
+		{"fd00-0000-0000-0000-0000-0000-0000-0010-124", `{cidr: "fd00::10/124", leases: [{node: a, nodeUID: u, addresses: ["FD00::10"]}]}`, `not in its usual form`},
+		{"10.6.168.96-28", `{cidr: 10.6.168.96/28, pins: [{address: 10.6.168.95, pod: a/b, interface: eth0}]}`, `spec.pins: Invalid value: the address of a pin is not in cidr`},
 		{"10.6.168.96-28", `{cidr: 10.6.168.96/28, pins: [{address: 10.6.168.101, pod: a/b, interface: eth0}, {address: 10.6.168.101, pod: a/c, interface: eth0}]}`, `spec.pins[1]: Duplicate value`},
 	}
 }

@@ -31,6 +31,13 @@ type IPBlock struct {
 
 // IPBlockSpec is the state of a block. It is not split into spec and status,
 // because a guarded update must cover all of it.
+//
+// The rules repeat what package lease holds to, so that no writer, whatever its
+// version and whoever it is, gives an address to two nodes.
+//
+// +kubebuilder:validation:XValidation:rule="!has(self.leases) || self.leases.all(l, l.addresses.all(r, [(r.contains('-') ? r.substring(0, r.indexOf('-')) : r), (r.contains('-') ? r.substring(r.indexOf('-') + 1) : r)].all(a, isIP(a) && cidr(self.cidr).containsIP(a) && ip.isCanonical(a))))",fieldPath=".leases",message="an address of a lease is not in cidr or not in its usual form"
+// +kubebuilder:validation:XValidation:rule="!has(self.leases) || [0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15].all(o, self.leases.filter(l, l.addresses.exists(r, ((r.contains('-') ? r.substring(0, r.indexOf('-')) : r).contains('.') ? int((r.contains('-') ? r.substring(0, r.indexOf('-')) : r).substring((r.contains('-') ? r.substring(0, r.indexOf('-')) : r).lastIndexOf('.') + 1)) % 16 : ':123456789abcdef'.indexOf((r.contains('-') ? r.substring(0, r.indexOf('-')) : r).substring((r.contains('-') ? r.substring(0, r.indexOf('-')) : r).size() - 1).replace('0', ':'))) <= o && o <= ((r.contains('-') ? r.substring(r.indexOf('-') + 1) : r).contains('.') ? int((r.contains('-') ? r.substring(r.indexOf('-') + 1) : r).substring((r.contains('-') ? r.substring(r.indexOf('-') + 1) : r).lastIndexOf('.') + 1)) % 16 : ':123456789abcdef'.indexOf((r.contains('-') ? r.substring(r.indexOf('-') + 1) : r).substring((r.contains('-') ? r.substring(r.indexOf('-') + 1) : r).size() - 1).replace('0', ':'))))).size() <= 1)",fieldPath=".leases",message="an address is in the leases of two nodes"
+// +kubebuilder:validation:XValidation:rule="!has(self.pins) || self.pins.all(p, isIP(p.address) && cidr(self.cidr).containsIP(p.address) && ip.isCanonical(p.address))",fieldPath=".pins",message="the address of a pin is not in cidr or not in its usual form"
 type IPBlockSpec struct {
 	// CIDR is the block's addresses, an aligned IPv4 /28 or IPv6 /124. It does
 	// not change and agrees with the name.
