@@ -33,21 +33,43 @@ func options(readOnly bool) *bbolt.Options {
 	return &bbolt.Options{Timeout: time.Second, ReadOnly: readOnly}
 }
 
+// NodeUID returns for which node the journal at path was written last. It is
+// for an agent that starts while nobody else can tell.
+func NodeUID(path string) (uid string, err error) {
+	err = view(path, func(tx *bbolt.Tx) error {
+		meta := tx.Bucket(bucketMeta())
+		if meta == nil {
+			return errNoJournal
+		}
+		uid = string(meta.Get(keyNode()))
+		return nil
+	})
+	return uid, err
+}
+
 // read returns the entries of the file at path, or why it is not to be used.
-func read(path, nodeUID string) ([]lease.Entry, error) {
-	var all []lease.Entry
+func read(path, nodeUID string) (all []lease.Entry, err error) {
+	err = view(path, func(tx *bbolt.Tx) error {
+		if err := checkMeta(tx, nodeUID); err != nil {
+			return err
+		}
+		all, err = entries(tx)
+		return err
+	})
+	if err != nil {
+		return nil, err
+	}
+	return all, nil
+}
+
+// view runs f on the file at path, which may be damaged, and changes nothing.
+func view(path string, f func(*bbolt.Tx) error) error {
 	var db *bbolt.DB
 	err := guarded(func() (err error) {
 		if db, err = bbolt.Open(path, 0o600, options(true)); err != nil {
 			return err
 		}
-		return db.View(func(tx *bbolt.Tx) error {
-			if err := checkMeta(tx, nodeUID); err != nil {
-				return err
-			}
-			all, err = entries(tx)
-			return err
-		})
+		return db.View(f)
 	})
 	if errors.Is(err, bberrors.ErrTimeout) {
 		err = fmt.Errorf("%w: a tool has the file open", ErrHeld)
@@ -56,9 +78,9 @@ func read(path, nodeUID string) ([]lease.Entry, error) {
 		err = errors.Join(err, guarded(db.Close))
 	}
 	if err != nil {
-		return nil, fmt.Errorf("%s: %w", path, err)
+		return fmt.Errorf("%s: %w", path, err)
 	}
-	return all, nil
+	return nil
 }
 
 func checkMeta(tx *bbolt.Tx, nodeUID string) error {
@@ -147,18 +169,7 @@ func fill(tx *bbolt.Tx, nodeUID string, kept []lease.Entry) error {
 	if err != nil {
 		return err
 	}
-	return change(tx, func(b *book) error {
-		for _, e := range kept {
-			k, v, err := encode(e)
-			if err != nil {
-				return err
-			}
-			if err := b.put(record{k, v}); err != nil {
-				return err
-			}
-		}
-		return nil
-	})
+	return change(tx, func(b *book) error { return b.apply(kept, nil) })
 }
 
 // book is the entries bucket in a transaction that changes it.

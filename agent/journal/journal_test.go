@@ -114,6 +114,24 @@ func TestJournalOfAnotherNodeUIDIsSetAside(t *testing.T) {
 	}
 }
 
+func TestJournalTellsWhoseItIs(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "journal.db")
+	if uid, err := NodeUID(path); err == nil {
+		t.Errorf("a journal that does not exist is %q's", uid)
+	}
+	j, _ := opened(t, path, "some node")
+	closed(t, j)
+	if uid, err := NodeUID(path); uid != "some node" || err != nil {
+		t.Errorf("it is %q's, %v", uid, err)
+	}
+	if err := os.WriteFile(path, []byte("garbage"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if uid, err := NodeUID(path); err == nil {
+		t.Errorf("garbage is %q's", uid)
+	}
+}
+
 func TestSecondAgentIsToldThatTheJournalIsHeld(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "journal.db")
 	j, _ := opened(t, path, nodeUID)
