@@ -10,6 +10,7 @@ import (
 	"sync"
 	"time"
 
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	"k8s.io/client-go/kubernetes"
 	"k8s.io/client-go/metadata"
 	"k8s.io/client-go/rest"
@@ -120,13 +121,19 @@ func (a *Agent) connect(rc *rest.Config) error {
 	return nil
 }
 
-// meet waits until the API server knows the node, whose UID everything else
-// goes by.
+// meet finds out which node this is: by its Node, or while the API server is
+// away by the journal. Then pods that the journal knows are answered, and
+// nothing else is begun before the heartbeat has found the Node in order.
 func (a *Agent) meet(ctx context.Context) error {
 	for {
 		node, err := a.nodes.read(ctx)
 		if err == nil {
 			a.node = lease.Node{Name: node.Name, UID: string(node.UID)}
+			return nil
+		}
+		if uid, unknown := journal.NodeUID(a.options.Journal); unknown == nil && !apierrors.IsNotFound(err) {
+			a.log.Warn("the API server is out of reach: going by the journal", "node", a.options.NodeName, "nodeUID", uid, "err", err)
+			a.node = lease.Node{Name: a.options.NodeName, UID: uid}
 			return nil
 		}
 		a.log.Info("waiting for the node's object", "node", a.options.NodeName, "err", err)
@@ -160,6 +167,7 @@ func (a *Agent) work(ctx context.Context, disk lease.Disk, fresh bool) (err erro
 	for _, informer := range a.informers() {
 		group.Go(func() error { informer.RunWithContext(ctx); return nil })
 	}
+	group.Go(func() error { return a.heartbeat(ctx) })
 	group.Go(func() error { return a.begin(ctx, group, fresh) })
 	err = group.Wait()
 	a.preparing.Wait()
@@ -178,7 +186,7 @@ func (a *Agent) informers() []cache.SharedIndexInformer {
 func (a *Agent) begin(ctx context.Context, group *errgroup.Group, fresh bool) error {
 	for _, informer := range a.informers() {
 		if !cache.WaitForCacheSync(ctx.Done(), informer.HasSynced) {
-			return ctx.Err()
+			return nil // told to end
 		}
 	}
 	if err := a.learn(ctx, fresh); err != nil {
@@ -195,7 +203,6 @@ func (a *Agent) begin(ctx context.Context, group *errgroup.Group, fresh bool) er
 	for _, e := range a.lessee.Entries() {
 		a.endpoints.enqueue(e.Namespace, e.Pod)
 	}
-	group.Go(func() error { return a.heartbeat(ctx) })
 	group.Go(func() error { return a.upkeep.run(ctx) })
 	group.Go(func() error { return a.endpoints.run(ctx) })
 	group.Go(func() error { return every(ctx, leakPeriod, a.log, "leaks", a.findLeaks) })

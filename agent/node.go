@@ -17,8 +17,10 @@ import (
 const (
 	// heartbeats is how often in a hold-down the agent reads its own Node.
 	heartbeats = 6
-	// heartbeatTimeout bounds one such read.
+	// heartbeatTimeout bounds one such read, and heartbeatRetry is the pause
+	// after one that failed.
 	heartbeatTimeout = 10 * time.Second
+	heartbeatRetry   = 5 * time.Second
 )
 
 // ownNode is the agent's own Node: labels for selection, by a watch, and
@@ -69,9 +71,8 @@ func (n *ownNode) read(ctx context.Context) (*corev1.Node, error) {
 // other half is for clocks and for updates under way. It ends with an error
 // when the node is another one now.
 func (a *Agent) heartbeat(ctx context.Context) error {
-	ticker := time.NewTicker(a.config.HoldDown.Duration / heartbeats)
-	defer ticker.Stop()
 	for {
+		pause := a.config.HoldDown.Duration / heartbeats
 		begun := a.now()
 		node, err := a.nodes.read(ctx)
 		switch {
@@ -81,6 +82,7 @@ func (a *Agent) heartbeat(ctx context.Context) error {
 			return fmt.Errorf("the node's object is gone: start anew")
 		case err != nil:
 			a.log.Warn("the API server is out of reach", "err", err, "assigningUntil", a.lessee.TrustedUntil())
+			pause = heartbeatRetry
 		case string(node.UID) != a.node.UID:
 			return fmt.Errorf("the node's object has UID %s now and had %s: start anew", node.UID, a.node.UID)
 		case outOfService(node):
@@ -91,7 +93,7 @@ func (a *Agent) heartbeat(ctx context.Context) error {
 		select {
 		case <-ctx.Done():
 			return nil
-		case <-ticker.C:
+		case <-time.After(pause):
 		}
 	}
 }

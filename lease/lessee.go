@@ -180,7 +180,7 @@ func (l *Lessee) Ready() error {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	switch {
-	case !l.started:
+	case !l.started, l.trustedUntil.IsZero():
 		return ErrNotStarted
 	case l.now().After(l.trustedUntil):
 		return ErrCutOff
