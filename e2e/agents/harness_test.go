@@ -1,13 +1,11 @@
 //go:build e2e
 
-// Package cost holds the agent to the cost table of the design: how many
-// requests to the API server a pod start waits for, counted by the agents
-// themselves against a real API server.
-package cost
+package agents
 
 import (
 	"bufio"
 	"context"
+	"errors"
 	"fmt"
 	"log/slog"
 	"net"
@@ -15,8 +13,9 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"sync"
+	"syscall"
 	"testing"
-	"text/tabwriter"
 	"time"
 
 	appsv1 "k8s.io/api/apps/v1"
@@ -25,6 +24,7 @@ import (
 	"k8s.io/apimachinery/pkg/util/wait"
 	"k8s.io/client-go/kubernetes"
 	"k8s.io/client-go/rest"
+	"k8s.io/klog/v2"
 
 	"github.com/holdfast-ipam/holdfast/agent"
 	"github.com/holdfast-ipam/holdfast/agent/apitest"
@@ -35,106 +35,15 @@ import (
 
 const namespace = "default"
 
-// limit is a row of the design's table: the most requests that a pod start
-// may cost, those made ahead of ADD included.
-type limit struct {
-	name string
-	// ahead and waited are reads and writes before ADD and while it waits.
-	ahead, waited, both [2]int
-}
-
-// noLimit is no limit of its own: the sum counts.
-const noLimit = 1 << 20
-
-var limits = []limit{
-	{"stateless, warm", [2]int{0, 0}, [2]int{0, 0}, [2]int{0, 0}},
-	{"StatefulSet pod, first time", [2]int{1, 0}, [2]int{1, 2}, [2]int{1, 2}},
-	{"StatefulSet pod, same UID again", [2]int{0, 0}, [2]int{0, 0}, [2]int{0, 0}},
-	{"StatefulSet pod recreated on the same node", [2]int{1, 0}, [2]int{0, 0}, [2]int{1, 0}},
-	{"StatefulSet pod, moved", [2]int{noLimit, noLimit}, [2]int{noLimit, noLimit}, [2]int{3, 1}},
-	{"DEL", [2]int{0, 0}, [2]int{0, 0}, [2]int{0, 0}},
-}
-
-func TestPodStartsCostWhatTheDesignSays(t *testing.T) {
-	c := newCluster(t)
-	a, b := c.startAgent(t, "node-a"), c.startAgent(t, "node-b")
-	// The first pod of each node pays for the leases of those that follow.
-	a.add(t, c.pod(t, "warm-up-a", "node-a", ""), "c0")
-	b.add(t, c.pod(t, "warm-up-b", "node-b", ""), "c0")
-
-	var got []limit
-	measure := func(name string, on *node, do func(before counts)) {
-		before := on.counts(t)
-		do(before)
-		got = append(got, on.since(t, name, before))
-	}
-
-	stateless := c.pod(t, "stateless", "node-a", "")
-	measure(limits[0].name, a, func(counts) { a.add(t, stateless, "c1") })
-
-	var web cni.Pod
-	var first, again, recreated, moved string
-	measure(limits[1].name, a, func(before counts) {
-		web = c.pod(t, "web-0", "node-a", "web")
-		a.prepared(t, before, "get", "spiderendpoints")
-		first = a.add(t, web, "c2")
-	})
-	measure(limits[2].name, a, func(counts) { again = a.add(t, web, "c3") })
-	measure(limits[5].name, a, func(counts) { a.del(t, web, "c3") })
-	c.deletePod(t, "web-0")
-	measure(limits[3].name, a, func(before counts) {
-		web = c.pod(t, "web-0", "node-a", "web")
-		a.prepared(t, before, "get", "ipblocks")
-		recreated = a.add(t, web, "c4")
-	})
-	a.del(t, web, "c4")
-	c.deletePod(t, "web-0")
-	measure(limits[4].name, b, func(before counts) {
-		web = c.pod(t, "web-0", "node-b", "web")
-		b.prepared(t, before, "patch", "ipblocks")
-		moved = b.add(t, web, "c5")
-	})
-	if first != again || first != recreated || first != moved {
-		t.Errorf("the address did not hold: %s, then %s, %s and %s", first, again, recreated, moved)
-	}
-	judge(t, got)
-}
-
-// judge compares with the limits and prints the table.
-func judge(t *testing.T, got []limit) {
-	t.Helper()
-	var table strings.Builder
-	w := tabwriter.NewWriter(&table, 0, 0, 3, ' ', 0)
-	fmt.Fprintln(w, "CASE\tAHEAD OF ADD (READS, WRITES)\tWAITED FOR\tTOGETHER\tALLOWED")
-	for _, l := range limits {
-		for _, g := range got {
-			if g.name != l.name {
-				continue
-			}
-			fmt.Fprintf(w, "%s\t%d, %d\t%d, %d\t%d, %d\t%d, %d\n", g.name, g.ahead[0], g.ahead[1],
-				g.waited[0], g.waited[1], g.both[0], g.both[1], l.both[0], l.both[1])
-			for i, what := range []string{"reads", "writes"} {
-				if g.ahead[i] > l.ahead[i] || g.waited[i] > l.waited[i] || g.both[i] > l.both[i] {
-					t.Errorf("%s: %s are %d ahead, %d waited for, %d together; allowed are %d, %d, %d",
-						g.name, what, g.ahead[i], g.waited[i], g.both[i], l.ahead[i], l.waited[i], l.both[i])
-				}
-			}
-		}
-	}
-	if len(got) != len(limits) {
-		t.Errorf("%d of %d cases were measured", len(got), len(limits))
-	}
-	w.Flush()
-	t.Logf("requests to the API server, per pod\n%s", table.String())
-}
-
 // cluster is a real API server without any node but those of the test.
 type cluster struct {
 	config *rest.Config
 	kube   kubernetes.Interface
+	kinds  *crds.Clients
 }
 
 func newCluster(t *testing.T) *cluster {
+	klog.SetSlogLogger(slog.New(slog.DiscardHandler)) // failures are on purpose here
 	c := &cluster{config: apitest.Start(t)}
 	var err error
 	if c.kube, err = kubernetes.NewForConfig(c.config); err != nil {
@@ -144,11 +53,10 @@ func newCluster(t *testing.T) *cluster {
 	if err != nil {
 		t.Fatal(err)
 	}
-	kinds, err := crds.NewClients(c.config, client)
-	if err != nil {
+	if c.kinds, err = crds.NewClients(c.config, client); err != nil {
 		t.Fatal(err)
 	}
-	_, err = kinds.IPPools().Create(t.Context(), &v2beta1.SpiderIPPool{
+	_, err = c.kinds.IPPools().Create(t.Context(), &v2beta1.SpiderIPPool{
 		ObjectMeta: metav1.ObjectMeta{Name: "wide"},
 		Spec:       v2beta1.IPPoolSpec{Subnet: "10.6.0.0/16", IPs: v2beta1.Ranges{"10.6.8.0-10.6.15.255"}, Default: true},
 	}, metav1.CreateOptions{})
@@ -206,44 +114,120 @@ func (c *cluster) deletePod(t *testing.T, name string) {
 	}
 }
 
-// node is a running agent.
+// node is a node with an agent that can be started and stopped.
 type node struct {
-	name   string
-	client *cni.Client
-	http   string
+	cluster *cluster
+	name    string
+	dir     string
+	client  *cni.Client
+	http    string
+	line    *line
+	stop    func() error
 }
 
-func (c *cluster) startAgent(t *testing.T, name string) *node {
+// addNode creates a Node and starts its agent.
+func (c *cluster) addNode(t *testing.T, name string) *node {
 	t.Helper()
-	_, err := c.kube.CoreV1().Nodes().Create(t.Context(), &corev1.Node{ObjectMeta: metav1.ObjectMeta{Name: name}}, metav1.CreateOptions{})
-	if err != nil {
-		t.Fatal(err)
-	}
+	c.createNode(t, name)
 	dir, err := os.MkdirTemp("", "holdfast") // short: a socket's path has 108 bytes
 	if err != nil {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { os.RemoveAll(dir) })
-	n := &node{name: name, http: freeAddress(t), client: &cni.Client{Socket: filepath.Join(dir, "s"), Patience: 20 * time.Second}}
+	n := &node{
+		cluster: c, name: name, dir: dir, line: &line{},
+		client: &cni.Client{Socket: filepath.Join(dir, "s"), Patience: 20 * time.Second},
+	}
+	n.start(t)
+	n.ready(t)
+	return n
+}
+
+func (c *cluster) createNode(t *testing.T, name string) {
+	t.Helper()
+	_, err := c.kube.CoreV1().Nodes().Create(t.Context(), &corev1.Node{ObjectMeta: metav1.ObjectMeta{Name: name}}, metav1.CreateOptions{})
+	if err != nil {
+		t.Fatal(err)
+	}
+}
+
+func (n *node) journal() string { return filepath.Join(n.dir, "journal.db") }
+
+// start runs the node's agent until n.stop, which returns what ended it, or
+// the end of the test.
+func (n *node) start(t *testing.T) {
+	t.Helper()
+	n.http = freeAddress(t)
+	config := rest.CopyConfig(n.cluster.config)
+	config.Dial = n.line.dial
 	ctx, cancel := context.WithCancel(context.Background())
 	ended := make(chan error, 1)
 	go func() {
-		ended <- agent.Run(ctx, c.config, agent.Options{
-			NodeName: name, Namespace: "kube-system", PodName: "agent-" + name,
-			Socket: n.client.Socket, Journal: filepath.Join(dir, "journal.db"), HTTPAddress: n.http, Version: "test",
+		ended <- agent.Run(ctx, config, agent.Options{
+			NodeName: n.name, Namespace: "kube-system", PodName: "agent-" + n.name,
+			Socket: n.client.Socket, Journal: n.journal(), HTTPAddress: n.http, Version: "test",
 		}, agent.DefaultConfig(), slog.New(slog.DiscardHandler))
 	}()
-	t.Cleanup(func() {
+	n.stop = sync.OnceValue(func() error {
 		cancel()
-		if err := <-ended; err != nil {
-			t.Errorf("the agent of %s ended: %v", name, err)
+		return <-ended
+	})
+	t.Cleanup(func() {
+		if err := n.stop(); err != nil {
+			t.Errorf("the agent of %s ended: %v", n.name, err)
 		}
 	})
-	eventually(t, "the agent of "+name+" is ready", func() bool {
+}
+
+// ready waits until the agent assigns new addresses.
+func (n *node) ready(t *testing.T) {
+	t.Helper()
+	eventually(t, "the agent of "+n.name+" is ready", func() bool {
 		s, err := n.client.Status(t.Context())
 		return err == nil && s.Ready
 	})
-	return n
+}
+
+// line is an agent's connection to the API server, which can be cut.
+type line struct {
+	mu    sync.Mutex
+	down  bool
+	conns []net.Conn
+}
+
+func (l *line) dial(ctx context.Context, network, address string) (net.Conn, error) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.down {
+		return nil, fmt.Errorf("dial %s: %w", address, syscall.ECONNREFUSED)
+	}
+	conn, err := new(net.Dialer).DialContext(ctx, network, address)
+	if err == nil {
+		l.conns = append(l.conns, conn)
+	}
+	return conn, err
+}
+
+// cut takes the API server away from the agent, watches included.
+func (l *line) cut(t *testing.T) {
+	t.Helper()
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.down = true
+	var errs []error
+	for _, conn := range l.conns {
+		errs = append(errs, conn.Close())
+	}
+	if err := errors.Join(errs...); err != nil && !errors.Is(err, net.ErrClosed) {
+		t.Fatal(err)
+	}
+	l.conns = nil
+}
+
+func (l *line) mend() {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.down = false
 }
 
 func freeAddress(t *testing.T) string {
@@ -271,11 +255,20 @@ func attachment(pod cni.Pod, container string) cni.Attachment {
 
 func (n *node) add(t *testing.T, pod cni.Pod, container string) string {
 	t.Helper()
-	result, err := n.client.Add(t.Context(), cni.AddRequest{Attachment: attachment(pod, container), Network: "net"})
+	addr, err := n.tryAdd(t, pod, container)
 	if err != nil {
 		t.Fatalf("ADD of %s on %s: %v", pod.Name, n.name, err)
 	}
-	return result.Addresses[0].Prefix.String()
+	return addr
+}
+
+func (n *node) tryAdd(t *testing.T, pod cni.Pod, container string) (string, error) {
+	t.Helper()
+	result, err := n.client.Add(t.Context(), cni.AddRequest{Attachment: attachment(pod, container), Network: "net"})
+	if err != nil {
+		return "", err
+	}
+	return result.Addresses[0].Prefix.String(), nil
 }
 
 func (n *node) del(t *testing.T, pod cni.Pod, container string) {
