@@ -1,10 +1,14 @@
 package lease_test
 
 import (
+	"context"
+	"net/netip"
+	"slices"
 	"sync"
 	"testing"
 	"time"
 
+	"github.com/holdfast-ipam/holdfast/lease"
 	"github.com/holdfast-ipam/holdfast/lease/leasetest"
 )
 
@@ -43,5 +47,290 @@ func TestAddressOfAnAddUnderWayIsNotFreed(t *testing.T) {
 		}
 		close(stuck)
 		add.Wait()
+	})
+}
+
+func TestSameOwnerGetsSameAnswer(t *testing.T) {
+	for _, sticky := range []bool{false, true} {
+		history(t, func(w *world) {
+			a := w.node("a")
+			v4, v6 := pool("v4", 16, "10.0.0.0-10.0.0.15"), pool("v6", 16, "fd00::-fd00::f")
+			web := w.pod("web-0", a)
+			web.sticky = sticky
+			s := a.add(web, v4, v6)
+			w.costs(func() {
+				w.wantAddrs(a.add(web, v4, v6).addrs, s.addrs)
+				again := a.add(web, v4, v6)
+				w.wantAddrs(again.addrs, s.addrs)
+				a.del(again)
+				w.wantAddrs(a.add(web, v4, v6).addrs, s.addrs)
+			})
+			a.restart()
+			w.wantAddrs(a.add(web, v4, v6).addrs, s.addrs)
+		})
+	}
+}
+
+func TestConcurrentAddsOfOneOwnerGetOneAnswer(t *testing.T) {
+	history(t, func(w *world) {
+		a := w.node("a")
+		p := pool("p", 0, "10.0.0.0-10.0.0.15")
+		web := w.member("web-0", a)
+		answers := make([]netip.Addr, 5)
+		var adds sync.WaitGroup
+		for i := range answers {
+			adds.Go(func() {
+				got, err := a.Acquire(w.Context(), web.request("c", p))
+				if err != nil || len(got) != 1 {
+					w.Errorf("got %v, %v", got, err)
+					return
+				}
+				answers[i] = got[0].Addr
+			})
+		}
+		adds.Wait()
+		if len(slices.Compact(answers)) != 1 {
+			w.Errorf("got %v", answers)
+		}
+	})
+}
+
+func TestLateDelOfOldSandboxChangesNothing(t *testing.T) {
+	for _, sticky := range []bool{false, true} {
+		history(t, func(w *world) {
+			a := w.node("a")
+			p := pool("p", 0, "10.0.0.0-10.0.0.15")
+			web := w.pod("web-0", a)
+			web.sticky = sticky
+			old := a.add(web, p)
+			now := a.add(web, p)
+			if released := a.del(old); len(released) != 0 {
+				w.Errorf("a late DEL gave %v back", released)
+			}
+			if !a.Has(lease.Sandbox{Owner: web.owner(), Container: now.id}, now.addrs[0]) {
+				w.Errorf("the later sandbox lost its address\n%s", w)
+			}
+		})
+	}
+}
+
+// The same for the sandbox of an earlier pod of the name.
+func TestLateDelOfEarlierPodChangesNothing(t *testing.T) {
+	history(t, func(w *world) {
+		a := w.node("a")
+		p := pool("p", 0, "10.0.0.0-10.0.0.15")
+		old := a.add(w.member("web-0", a), p)
+		next := w.member("web-0", a)
+		a.prepare(next, p)
+		a.del(old)
+		a.wantState(old.addrs[0], lease.Assigned)
+		now := a.add(next, p)
+		a.del(old)
+		if !a.Has(lease.Sandbox{Owner: next.owner(), Container: now.id}, old.addrs[0]) {
+			w.Errorf("the later pod lost its address\n%s", w)
+		}
+	})
+}
+
+func TestDelOfWhatIsNotThereSucceeds(t *testing.T) {
+	history(t, func(w *world) {
+		a := w.node("a")
+		s := a.add(w.pod("web", a), pool("p", 0, "10.0.0.0-10.0.0.15"))
+		a.del(s)
+		a.del(s)
+		a.del(sandbox{pod: pod{name: "never", uid: "never"}, id: "never"})
+		a.del(sandbox{})
+	})
+}
+
+func TestDelNeedsNoCluster(t *testing.T) {
+	history(t, func(w *world) {
+		a := w.node("a")
+		p := pool("p", 0, "10.0.0.0-10.0.0.15")
+		s, member := a.add(w.pod("web", a), p), a.add(w.member("web-0", a), p)
+		w.fault = always("", leasetest.Lost)
+		w.costs(func() {
+			a.del(s)
+			a.del(member)
+		})
+		a.wantState(s.addrs[0], lease.Cooling)
+		a.wantState(member.addrs[0], lease.Retained)
+	})
+}
+
+func TestBothFamiliesOrNeither(t *testing.T) {
+	for _, sticky := range []bool{false, true} {
+		history(t, func(w *world) {
+			a := w.node("a")
+			v4, v6 := pool("v4", 0, "10.0.0.1-10.0.0.2"), pool("v6", 0, "fd00::1-fd00::1")
+			holder := a.add(w.pod("holder", a), v6)
+			web := w.pod("web-0", a)
+			web.sticky = sticky
+			_, err := a.tryAdd(w.Context(), web, v4, v6)
+			wantExhausted(w, err, "v6")
+			for _, e := range a.Entries() {
+				if e.Owner == web.owner() {
+					w.Errorf("kept %s", e.Addr)
+				}
+			}
+			a.del(holder)
+			w.pass(coolDown)
+			a.tidy()
+			if s := a.add(web, v4, v6); len(s.addrs) != 2 {
+				w.Errorf("got %v", s.addrs)
+			}
+		})
+	}
+}
+
+// Nobody waits for the answer: the runtime has killed the plugin, and its DEL
+// may have come before this.
+func TestAddThatNobodyWaitsForAssignsNothing(t *testing.T) {
+	history(t, func(w *world) {
+		a := w.node("a")
+		p := pool("p", 16, "10.0.0.0-10.0.0.15")
+		web := w.pod("web", a)
+		now := a.add(web, p)
+		ctx, cancel := context.WithCancel(w.Context())
+		cancel()
+		_, err := a.Acquire(ctx, web.request("killed", p))
+		w.wantErr(err, context.Canceled)
+		_, err = a.Recall(ctx, web.request("killed"))
+		w.wantErr(err, context.Canceled)
+		if !a.Has(lease.Sandbox{Owner: web.owner(), Container: now.id}, now.addrs[0]) {
+			w.Errorf("a killed ADD took the address\n%s", w)
+		}
+	})
+}
+
+func TestRecallAnswersBeforeStartAndWithoutCluster(t *testing.T) {
+	history(t, func(w *world) {
+		a := w.node("a")
+		p := pool("p", 0, "10.0.0.0-10.0.0.15")
+		web, fresh := w.member("web-0", a), w.pod("fresh", a)
+		s := a.add(web, p)
+		a.del(s)
+		a.disk.Crash()
+		a.boot()
+		w.fault = always("", leasetest.Lost)
+		w.costs(func() {
+			got, err := a.Recall(w.Context(), web.request("again"))
+			if err != nil || len(got) != 1 || got[0].Addr != s.addrs[0] || got[0].Container != "again" {
+				w.Errorf("got %v, %v", got, err)
+			}
+			a.wantState(s.addrs[0], lease.Assigned)
+			if got, err := a.Recall(w.Context(), fresh.request("c")); err != nil || len(got) != 0 {
+				w.Errorf("a new pod got %v, %v", got, err)
+			}
+			_, err = a.Acquire(w.Context(), fresh.request("c", p))
+			w.wantErr(err, lease.ErrNotStarted)
+		})
+	})
+}
+
+func TestCutOffAgentAssignsNothingNew(t *testing.T) {
+	history(t, func(w *world) {
+		a := w.node("a")
+		p := pool("p", 16, "10.0.0.0-10.0.0.15")
+		web, member := w.pod("web", a), w.member("web-0", a)
+		s, m := a.add(web, p), a.add(member, p)
+		a.Trust(time.Now().Add(time.Minute))
+		w.pass(time.Minute + time.Second)
+		w.fault = always("", leasetest.Lost)
+		w.costs(func() {
+			_, err := a.tryAdd(w.Context(), w.pod("new", a), p)
+			w.wantErr(err, lease.ErrCutOff)
+			_, err = a.tryAdd(w.Context(), w.member("web-1", a), p)
+			w.wantErr(err, lease.ErrCutOff)
+			w.wantErr(a.Prepare(w.Context(), w.member("web-1", a).request("", p)), lease.ErrCutOff)
+			// What it has answered before it answers again.
+			w.wantAddrs(a.add(web, p).addrs, s.addrs)
+			a.del(m)
+			w.wantAddrs(a.add(member, p).addrs, m.addrs)
+		})
+		w.fault = nil
+		a.Trust(time.Now().Add(time.Minute))
+		a.add(w.pod("new", a), p)
+	})
+}
+
+func TestGCReleasesWhatTheRuntimeDoesNotName(t *testing.T) {
+	history(t, func(w *world) {
+		a := w.node("a")
+		p := pool("p", 0, "10.0.0.0-10.0.0.15")
+		kept, gone, member, other := a.add(w.pod("kept", a), p), a.add(w.pod("gone", a), p), a.add(w.member("web-0", a), p), w.pod("other", a)
+		r := other.request("other", p)
+		r.Network = "another-net"
+		elsewhere, err := a.Acquire(w.Context(), r)
+		if err != nil {
+			w.Fatal(err)
+		}
+		ready := w.recreate(member, a, a)
+		a.prepare(ready, p) // no sandbox yet
+		if _, err := a.ReleaseInvalid("net", func(container, iface string) bool {
+			return container == kept.id && iface == ifname
+		}); err != nil {
+			w.Fatal(err)
+		}
+		a.wantState(kept.addrs[0], lease.Assigned)
+		a.wantState(gone.addrs[0], lease.Cooling)
+		a.wantState(member.addrs[0], lease.Assigned)
+		a.wantState(elsewhere[0].Addr, lease.Assigned)
+	})
+}
+
+func TestReleasePodGivesBackAllOfIt(t *testing.T) {
+	history(t, func(w *world) {
+		a := w.node("a")
+		v4, v6 := pool("v4", 0, "10.0.0.0-10.0.0.15"), pool("v6", 0, "fd00::-fd00::f")
+		web, other := a.add(w.pod("web", a), v4, v6), a.add(w.pod("other", a), v4)
+		released, err := a.ReleasePod(web.uid)
+		if err != nil || len(released) != 2 {
+			w.Errorf("released %v, %v", released, err)
+		}
+		a.wantState(web.addrs[0], lease.Cooling)
+		a.wantState(web.addrs[1], lease.Cooling)
+		a.wantState(other.addrs[0], lease.Assigned)
+	})
+}
+
+// A pod that is first placed is left to its ADD, and what was read is not
+// read again.
+func TestPrepareLeavesFirstPlacementToAdd(t *testing.T) {
+	history(t, func(w *world) {
+		a := w.node("a")
+		p := pool("p", 16, "10.0.0.0-10.0.0.15")
+		a.add(w.pod("warm", a), p)
+		web := w.member("web-0", a)
+		w.costs(func() { a.prepare(web, p) }, "Endpoint")
+		if n := len(a.Entries()); n != 1 {
+			w.Errorf("Prepare assigned\n%s", w)
+		}
+		w.costs(func() { a.add(web, p) }, "PutBlock", "PutEndpoint")
+	})
+}
+
+func TestForgetDropsWhatPrepareRead(t *testing.T) {
+	history(t, func(w *world) {
+		a := w.node("a")
+		p := pool("p", 16, "10.0.0.0-10.0.0.15")
+		a.add(w.pod("warm", a), p)
+		web := w.member("web-0", a)
+		a.prepare(web, p)
+		a.Forget(web.uid)
+		w.costs(func() { a.add(web, p) }, "Endpoint", "PutBlock", "PutEndpoint")
+	})
+}
+
+// A DEL of an ADD that failed earlier may come between Prepare and ADD.
+func TestDelBetweenPrepareAndAddKeepsTheAddress(t *testing.T) {
+	history(t, func(w *world) {
+		a := w.node("a")
+		p := pool("p", 16, "10.0.0.0-10.0.0.15")
+		s := a.add(w.member("web-0", a), p)
+		next := w.recreate(s, a, a)
+		a.prepare(next, p)
+		a.del(sandbox{pod: next, id: "never-added"})
+		w.costs(func() { w.wantAddrs(a.add(next, p).addrs, s.addrs) })
 	})
 }

@@ -258,6 +258,10 @@ func (l *Lessee) Recall(ctx context.Context, r Request) ([]Entry, error) {
 // name, whichever pod bears it. The one whose turn it is calls done.
 func (l *Lessee) takeTurn(ctx context.Context, id Identity) (done func(), err error) {
 	for {
+		// A runtime that has given up may have sent its DEL already.
+		if err := ctx.Err(); err != nil {
+			return nil, fmt.Errorf("nobody waits for the addresses of %s any more: %w", id, err)
+		}
 		l.mu.Lock()
 		other, busy := l.turns[id]
 		if !busy {
