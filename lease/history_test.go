@@ -21,7 +21,7 @@ import (
 // Size of a random history.
 const (
 	histories      = 300
-	historySteps   = 400
+	historySteps   = 500
 	historyNodes   = 3
 	maxStateless   = 5
 	maxReplicas    = 3
@@ -42,7 +42,7 @@ func TestRandomHistoriesKeepThePromises(t *testing.T) {
 		if err != nil {
 			t.Fatalf("SEED=%q is no number", seed)
 		}
-		play(t, n)
+		t.Log(strings.Join(play(t, n), "\n"))
 		return
 	}
 	n := histories
@@ -59,8 +59,8 @@ func TestRandomHistoriesKeepThePromises(t *testing.T) {
 	}
 }
 
-// play plays one history.
-func play(t *testing.T, seed uint64) {
+// play plays one history and returns what happened.
+func play(t *testing.T, seed uint64) (log []string) {
 	synctest.Test(t, func(t *testing.T) {
 		h := newSim(t, seed)
 		for range historySteps {
@@ -70,7 +70,9 @@ func play(t *testing.T, seed uint64) {
 		h.quiet()
 		h.check()
 		h.finish()
+		log = h.log
 	})
+	return log
 }
 
 // sim is one random history.

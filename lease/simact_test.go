@@ -18,45 +18,35 @@ import (
 // act begins something new.
 func (h *sim) act() {
 	n := h.nodes[h.random.IntN(len(h.nodes))]
-	switch draw := h.random.IntN(100); {
-	case draw < 8:
-		h.createStateless(n)
-	case draw < 11:
-		h.scale(h.random.IntN(maxReplicas + 1))
-	case draw < 22:
-		h.control()
-	case draw < 40:
-		h.kubelet()
-	case draw < 46:
-		h.tearDown()
-	case draw < 52:
-		h.evict()
-	case draw < 60:
-		h.deliverDel()
-	case draw < 63:
-		h.giveUp()
-	case draw < 67:
-		h.addAgain()
-	case draw < 72:
-		h.prepare()
-	case draw < 78:
-		h.tidy(n)
-	case draw < 81:
-		h.yield(n)
-	case draw < 88:
-		h.watch(n)
-	case draw < 90:
-		h.crash(n)
-	case draw < 94:
-		h.collect()
-	case draw < 96:
-		h.upkeep(n)
-	case draw < 97:
-		h.validate(n)
-	case draw < 98:
-		h.logf("%d late writes land", h.cluster.Land())
-	default:
-		h.sleep()
+	draw := h.random.IntN(100)
+	for _, a := range []struct {
+		weight int
+		run    func()
+	}{
+		{4, func() { h.createStateless(n) }},
+		{5, func() { h.scale(h.random.IntN(maxReplicas + 1)) }},
+		{8, h.control},
+		{31, h.kubelet},
+		{4, h.tearDown},
+		{5, h.evict},
+		{7, h.deliverDel},
+		{2, h.giveUp},
+		{2, h.addAgain},
+		{4, h.prepare},
+		{6, func() { h.tidy(n) }},
+		{3, func() { h.yield(n) }},
+		{6, func() { h.watch(n) }},
+		{2, func() { h.crash(n) }},
+		{4, h.collect},
+		{2, func() { h.upkeep(n) }},
+		{1, func() { h.validate(n) }},
+		{1, func() { h.logf("%d late writes land", h.cluster.Land()) }},
+		{3, h.sleep},
+	} {
+		if draw -= a.weight; draw < 0 {
+			a.run()
+			return
+		}
 	}
 }
 
@@ -143,7 +133,11 @@ func (h *sim) evict() {
 // kubelet gives a pod a sandbox or, when it has to leave, ends it: the object
 // goes once nothing of the pod runs.
 func (h *sim) kubelet() {
-	p := h.some(func(p *simPod) bool { return p.adding == nil && (p.sandbox == nil || p.leaving) })
+	due := func(p *simPod) bool { return p.adding == nil && (p.sandbox == nil || p.leaving) }
+	p := h.some(func(p *simPod) bool { return p.sticky && due(p) })
+	if p == nil || h.random.IntN(3) == 0 {
+		p = h.some(due)
+	}
 	switch {
 	case p == nil:
 	case !p.leaving:
