@@ -21,6 +21,7 @@ import (
 	"github.com/holdfast-ipam/holdfast/agent/cluster"
 	"github.com/holdfast-ipam/holdfast/agent/elected"
 	"github.com/holdfast-ipam/holdfast/agent/journal"
+	"github.com/holdfast-ipam/holdfast/agent/watch"
 	"github.com/holdfast-ipam/holdfast/crds"
 	"github.com/holdfast-ipam/holdfast/lease"
 )
@@ -185,7 +186,7 @@ func (a *Agent) informers() []cache.SharedIndexInformer {
 // the background from then on.
 func (a *Agent) begin(ctx context.Context, group *errgroup.Group, fresh bool) error {
 	for _, informer := range a.informers() {
-		if !cache.WaitForCacheSync(ctx.Done(), informer.HasSynced) {
+		if !watch.Synced(ctx, informer) {
 			return nil // told to end
 		}
 	}

@@ -9,9 +9,9 @@ import (
 
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
-	"k8s.io/client-go/tools/cache"
 
 	"github.com/holdfast-ipam/holdfast/agent/cluster"
+	"github.com/holdfast-ipam/holdfast/agent/watch"
 	"github.com/holdfast-ipam/holdfast/crds/holdfast/v1alpha1"
 	"github.com/holdfast-ipam/holdfast/lease"
 )
@@ -25,13 +25,14 @@ const quarantine = 10 * time.Minute
 type blocks struct {
 	cluster  *cluster.Client
 	selector string
-	informer cache.SharedIndexInformer
+	informer watch.Informer[*v1alpha1.IPBlock]
 }
 
 func newBlocks(c *cluster.Client, nodeUID string) *blocks {
 	b := &blocks{cluster: c, selector: cluster.LesseeSelector(nodeUID)}
-	b.informer = watchOf(c.Kinds().IPBlocks(), &v1alpha1.IPBlock{},
-		func(o *metav1.ListOptions) { o.LabelSelector = b.selector }, withoutManagedFields)
+	b.informer = watch.New(c.Kinds().IPBlocks(), &v1alpha1.IPBlock{}, watch.Options[*v1alpha1.IPBlock]{
+		Narrow: func(o *metav1.ListOptions) { o.LabelSelector = b.selector },
+	})
 	return b
 }
 
@@ -74,8 +75,7 @@ func (a *Agent) learn(ctx context.Context, lost bool) error {
 // about addresses in use.
 func (a *Agent) recollect(ctx context.Context) ([]lease.Entry, error) {
 	var inUse []lease.Entry
-	for _, obj := range a.pods.informer.GetStore().List() {
-		pod := obj.(*corev1.Pod)
+	for _, pod := range a.pods.informer.All() {
 		if pod.Spec.HostNetwork {
 			continue
 		}
@@ -112,33 +112,25 @@ func (a *Agent) recollected(pod *corev1.Pod, ifname string, addr netip.Addr, det
 // watchBlocks hands what the watch reports to the lessee. A block that the
 // watch has lost is read before anything follows from it.
 func (a *Agent) watchBlocks(ctx context.Context) error {
-	observe := func(obj any) {
-		block, err := a.cluster.FromIPBlock(obj.(*v1alpha1.IPBlock))
-		if err == nil {
-			err = a.lessee.Observe(block)
-		}
-		if err != nil {
-			a.log.Error("a block makes no sense: its addresses are not used", "err", err)
-		}
-		a.upkeep.kick()
-	}
-	_, err := a.blocks.informer.AddEventHandler(cache.ResourceEventHandlerFuncs{
-		AddFunc:    observe,
-		UpdateFunc: func(_, obj any) { observe(obj) },
-		DeleteFunc: func(obj any) {
-			key, err := cache.DeletionHandlingMetaNamespaceKeyFunc(obj)
-			if err != nil {
-				return
+	return a.blocks.informer.On(
+		func(_, is *v1alpha1.IPBlock) {
+			block, err := a.cluster.FromIPBlock(is)
+			if err == nil {
+				err = a.lessee.Observe(block)
 			}
-			prefix, err := lease.ParseName(key)
+			if err != nil {
+				a.log.Error("a block makes no sense: its addresses are not used", "block", is.Name, "err", err)
+			}
+			a.upkeep.kick()
+		},
+		func(was *v1alpha1.IPBlock) {
+			prefix, err := lease.ParseName(was.Name)
 			if err == nil {
 				err = a.lessee.Missing(ctx, prefix)
 			}
 			if err != nil && ctx.Err() == nil {
-				a.log.Warn("look for a block that the watch lost", "block", key, "err", err)
+				a.log.Warn("look for a block that the watch lost", "block", was.Name, "err", err)
 			}
 			a.upkeep.kick()
-		},
-	})
-	return err
+		})
 }

@@ -58,8 +58,8 @@ func (w *endpoints) write(ctx context.Context, key string) error {
 	if err != nil {
 		return err
 	}
-	pod := w.agent.pods.cached(namespace, name)
-	if pod == nil {
+	pod, ok := w.agent.pods.cached(namespace, name)
+	if !ok {
 		return w.unseen(namespace, name)
 	}
 	entries := w.assigned(uidOf(pod))

@@ -11,7 +11,8 @@ import (
 	"k8s.io/apimachinery/pkg/fields"
 	"k8s.io/client-go/kubernetes"
 	"k8s.io/client-go/metadata"
-	"k8s.io/client-go/tools/cache"
+
+	"github.com/holdfast-ipam/holdfast/agent/watch"
 )
 
 const (
@@ -28,34 +29,25 @@ const (
 type ownNode struct {
 	client   kubernetes.Interface
 	name     string
-	informer cache.SharedIndexInformer
+	informer watch.Informer[*corev1.Node]
 }
 
 func newOwnNode(client kubernetes.Interface, name string) *ownNode {
 	mine := func(o *metav1.ListOptions) {
 		o.FieldSelector = fields.OneTermEqualSelector(metav1.ObjectNameField, name).String()
 	}
-	return &ownNode{client: client, name: name,
-		informer: watchOf(client.CoreV1().Nodes(), &corev1.Node{}, mine, slimNode)}
+	return &ownNode{client: client, name: name, informer: watch.New(client.CoreV1().Nodes(), &corev1.Node{},
+		watch.Options[*corev1.Node]{Narrow: mine, Slim: slimNode})}
 }
 
 // slimNode drops a node's status: its images alone are kilobytes that change
 // every few minutes.
-func slimNode(obj any) (any, error) {
-	if node, ok := obj.(*corev1.Node); ok {
-		node.ManagedFields = nil
-		node.Status = corev1.NodeStatus{}
-	}
-	return obj, nil
-}
+func slimNode(node *corev1.Node) { node.Status = corev1.NodeStatus{} }
 
 // get returns the node as the watch knows it, nil before it does.
 func (n *ownNode) get() *corev1.Node {
-	obj, ok, err := n.informer.GetStore().GetByKey(n.name)
-	if err != nil || !ok {
-		return nil
-	}
-	return obj.(*corev1.Node)
+	node, _ := n.informer.Get(n.name)
+	return node
 }
 
 // read is a quorum read of the node.
@@ -111,19 +103,19 @@ func outOfService(node *corev1.Node) bool {
 
 // namespaces are the metadata of all namespaces, by a watch.
 type namespaces struct {
-	informer cache.SharedIndexInformer
+	informer watch.Informer[*metav1.PartialObjectMetadata]
 }
 
 func newNamespaces(client metadata.Interface) *namespaces {
-	return &namespaces{informer: watchOf(client.Resource(corev1.SchemeGroupVersion.WithResource("namespaces")),
-		&metav1.PartialObjectMetadata{}, everything, withoutManagedFields)}
+	return &namespaces{informer: watch.New(client.Resource(corev1.SchemeGroupVersion.WithResource("namespaces")),
+		&metav1.PartialObjectMetadata{}, watch.Options[*metav1.PartialObjectMetadata]{})}
 }
 
 // get returns a namespace's labels and annotations.
 func (n *namespaces) get(name string) (*metav1.PartialObjectMetadata, error) {
-	obj, ok, err := n.informer.GetStore().GetByKey(name)
-	if err != nil || !ok {
+	namespace, ok := n.informer.Get(name)
+	if !ok {
 		return nil, fmt.Errorf("namespace %s has not been seen yet", name)
 	}
-	return obj.(*metav1.PartialObjectMetadata), nil
+	return namespace, nil
 }

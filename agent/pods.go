@@ -14,8 +14,8 @@ import (
 	"k8s.io/apimachinery/pkg/fields"
 	"k8s.io/apimachinery/pkg/util/wait"
 	"k8s.io/client-go/kubernetes"
-	"k8s.io/client-go/tools/cache"
 
+	"github.com/holdfast-ipam/holdfast/agent/watch"
 	"github.com/holdfast-ipam/holdfast/cni"
 	"github.com/holdfast-ipam/holdfast/lease"
 )
@@ -38,26 +38,22 @@ const (
 type pods struct {
 	node     string
 	client   kubernetes.Interface
-	informer cache.SharedIndexInformer
+	informer watch.Informer[*corev1.Pod]
 }
 
 func newPods(client kubernetes.Interface, node string) *pods {
 	mine := func(o *metav1.ListOptions) {
 		o.FieldSelector = fields.OneTermEqualSelector("spec.nodeName", node).String()
 	}
-	return &pods{node: node, client: client,
-		informer: watchOf(client.CoreV1().Pods(metav1.NamespaceAll), &corev1.Pod{}, mine, slimPod)}
+	return &pods{node: node, client: client, informer: watch.New(client.CoreV1().Pods(metav1.NamespaceAll),
+		&corev1.Pod{}, watch.Options[*corev1.Pod]{Narrow: mine, Slim: slimPod})}
 }
 
 // slimPod drops what nobody here reads, so that a cached pod costs little.
-func slimPod(obj any) (any, error) {
-	if pod, ok := obj.(*corev1.Pod); ok {
-		pod.ManagedFields = nil
-		pod.Spec = corev1.PodSpec{NodeName: pod.Spec.NodeName, HostNetwork: pod.Spec.HostNetwork}
-		pod.Status.ContainerStatuses, pod.Status.InitContainerStatuses, pod.Status.EphemeralContainerStatuses = nil, nil, nil
-		pod.Status.Conditions = nil
-	}
-	return obj, nil
+func slimPod(pod *corev1.Pod) {
+	pod.Spec = corev1.PodSpec{NodeName: pod.Spec.NodeName, HostNetwork: pod.Spec.HostNetwork}
+	pod.Status.ContainerStatuses, pod.Status.InitContainerStatuses, pod.Status.EphemeralContainerStatuses = nil, nil, nil
+	pod.Status.Conditions = nil
 }
 
 // uidOf returns the UID under which the runtime knows the pod.
@@ -74,8 +70,9 @@ func uidOf(pod *corev1.Pod) string {
 func (p *pods) find(ctx context.Context, want cni.Pod) (*corev1.Pod, error) {
 	var pod *corev1.Pod
 	err := wait.PollUntilContextTimeout(ctx, podPoll, podWait, true, func(context.Context) (bool, error) {
-		pod = p.cached(want.Namespace, want.Name)
-		return pod != nil && (want.UID == "" || uidOf(pod) == want.UID), nil
+		var ok bool
+		pod, ok = p.cached(want.Namespace, want.Name)
+		return ok && (want.UID == "" || uidOf(pod) == want.UID), nil
 	})
 	if err == nil {
 		return pod, nil
@@ -100,12 +97,8 @@ func podGone(want cni.Pod, why string) error {
 	}
 }
 
-func (p *pods) cached(namespace, name string) *corev1.Pod {
-	obj, ok, err := p.informer.GetStore().GetByKey(namespace + "/" + name)
-	if err != nil || !ok {
-		return nil
-	}
-	return obj.(*corev1.Pod)
+func (p *pods) cached(namespace, name string) (*corev1.Pod, bool) {
+	return p.informer.Get(namespace + "/" + name)
 }
 
 // live returns the UIDs of the node's pods, ok only if that is known.
@@ -114,8 +107,8 @@ func (p *pods) live() (uids map[string]bool, ok bool) {
 		return nil, false
 	}
 	uids = map[string]bool{}
-	for _, obj := range p.informer.GetStore().List() {
-		uids[uidOf(obj.(*corev1.Pod))] = true
+	for _, pod := range p.informer.All() {
+		uids[uidOf(pod)] = true
 	}
 	return uids, true
 }
@@ -123,23 +116,13 @@ func (p *pods) live() (uids map[string]bool, ok bool) {
 // watchPods prepares StatefulSet pods as soon as they are bound to this node,
 // and forgets pods that are gone.
 func (a *Agent) watchPods(ctx context.Context) error {
-	_, err := a.pods.informer.AddEventHandler(cache.ResourceEventHandlerFuncs{
-		AddFunc: func(obj any) {
-			pod := obj.(*corev1.Pod)
-			if a.wantsPreparing(pod) {
+	return a.pods.informer.On(
+		func(was, pod *corev1.Pod) {
+			if was == nil && a.wantsPreparing(pod) {
 				a.preparing.Go(func() { a.prepare(ctx, pod) })
 			}
 		},
-		DeleteFunc: func(obj any) {
-			if gone, ok := obj.(cache.DeletedFinalStateUnknown); ok {
-				obj = gone.Obj
-			}
-			if pod, ok := obj.(*corev1.Pod); ok {
-				a.lessee.Forget(uidOf(pod))
-			}
-		},
-	})
-	return err
+		func(pod *corev1.Pod) { a.lessee.Forget(uidOf(pod)) })
 }
 
 // wantsPreparing reports whether an ADD of the pod will want to know from the

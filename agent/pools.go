@@ -6,15 +6,16 @@ import (
 	"maps"
 	"net/netip"
 	"slices"
+	"strings"
 	"sync"
 	"time"
 
 	"go4.org/netipx"
 	"k8s.io/apimachinery/pkg/api/meta"
-	"k8s.io/client-go/tools/cache"
 
 	"github.com/holdfast-ipam/holdfast/agent/cluster"
 	"github.com/holdfast-ipam/holdfast/agent/selection"
+	"github.com/holdfast-ipam/holdfast/agent/watch"
 	"github.com/holdfast-ipam/holdfast/crds"
 	"github.com/holdfast-ipam/holdfast/crds/spiderpool/v2beta1"
 	"github.com/holdfast-ipam/holdfast/lease"
@@ -32,8 +33,8 @@ const (
 // pools are the pools and reserved addresses, by watches, as the protocol
 // wants them. Each is parsed once per version, when it is first used.
 type pools struct {
-	informer cache.SharedIndexInformer
-	reserved cache.SharedIndexInformer
+	informer watch.Informer[*v2beta1.SpiderIPPool]
+	reserved watch.Informer[*v2beta1.SpiderReservedIP]
 	now      func() time.Time
 
 	mu     sync.Mutex
@@ -54,31 +55,19 @@ type parsedPool struct {
 
 func newPools(clients *crds.Clients, now func() time.Time) *pools {
 	return &pools{
-		informer: watchOf(clients.IPPools(), &v2beta1.SpiderIPPool{}, everything, withoutManagedFields),
-		reserved: watchOf(clients.ReservedIPs(), &v2beta1.SpiderReservedIP{}, everything, withoutManagedFields),
+		informer: watch.New(clients.IPPools(), &v2beta1.SpiderIPPool{}, watch.Options[*v2beta1.SpiderIPPool]{}),
+		reserved: watch.New(clients.ReservedIPs(), &v2beta1.SpiderReservedIP{}, watch.Options[*v2beta1.SpiderReservedIP]{}),
 		now:      now,
 		parsed:   map[string]parsedPool{},
 		used:     map[string]time.Time{},
 	}
 }
 
-// Get and List are what a selection needs.
-func (p *pools) Get(name string) (*v2beta1.SpiderIPPool, bool) {
-	obj, ok, err := p.informer.GetStore().GetByKey(name)
-	if err != nil || !ok {
-		return nil, false
-	}
-	return obj.(*v2beta1.SpiderIPPool), true
-}
+// Get returns a pool by name.
+func (p *pools) Get(name string) (*v2beta1.SpiderIPPool, bool) { return p.informer.Get(name) }
 
-// List returns all pools.
-func (p *pools) List() []*v2beta1.SpiderIPPool {
-	var list []*v2beta1.SpiderIPPool
-	for _, obj := range p.informer.GetStore().List() {
-		list = append(list, obj.(*v2beta1.SpiderIPPool))
-	}
-	return list
-}
+// List returns all pools, in any order.
+func (p *pools) List() []*v2beta1.SpiderIPPool { return p.informer.All() }
 
 // families returns the pools that were selected, family by family, and notes
 // that they are in use on this node.
@@ -145,47 +134,44 @@ func (p *pools) ranges(pool *v2beta1.SpiderIPPool) (*netipx.IPSet, error) {
 // reservedSet returns the reserved addresses and a text that changes with
 // them. Objects on their way out reserve nothing. The caller holds p.mu.
 func (p *pools) reservedSet() (*netipx.IPSet, string, error) {
-	var of []byte
+	reserved := slices.DeleteFunc(p.reserved.All(), func(r *v2beta1.SpiderReservedIP) bool {
+		return r.DeletionTimestamp != nil
+	})
+	var versions []string
+	for _, r := range reserved {
+		versions = append(versions, string(r.UID)+r.ResourceVersion)
+	}
+	slices.Sort(versions)
+	takenOf := strings.Join(versions, " ")
+	if takenOf == p.takenOf && p.taken != nil {
+		return p.taken, takenOf, nil
+	}
 	var b netipx.IPSetBuilder
-	for _, key := range slices.Sorted(slices.Values(p.reserved.GetStore().ListKeys())) {
-		obj, ok, err := p.reserved.GetStore().GetByKey(key)
-		if err != nil || !ok {
-			continue
-		}
-		r := obj.(*v2beta1.SpiderReservedIP)
-		if r.DeletionTimestamp != nil {
-			continue
-		}
+	for _, r := range reserved {
 		set, err := r.Spec.Addresses()
 		if err != nil {
 			return nil, "", fmt.Errorf("reserved addresses %s: %w", r.Name, err)
 		}
 		b.AddSet(set)
-		of = append(append(of, r.UID...), r.ResourceVersion...)
-	}
-	if string(of) == p.takenOf && p.taken != nil {
-		return p.taken, p.takenOf, nil
 	}
 	taken, err := b.IPSet()
 	if err != nil {
 		return nil, "", err
 	}
-	p.taken, p.takenOf = taken, string(of)
-	return p.taken, p.takenOf, nil
+	p.taken, p.takenOf = taken, takenOf
+	return taken, takenOf, nil
 }
 
 // watchPools has leases looked over when a pool of this node has less to
 // spare than before: what was a fair reserve may be surplus now.
 func (a *Agent) watchPools() error {
-	_, err := a.pools.informer.AddEventHandler(cache.ResourceEventHandlerFuncs{
-		UpdateFunc: func(was, is any) {
-			if a.pools.shrunk(was.(*v2beta1.SpiderIPPool), is.(*v2beta1.SpiderIPPool)) {
+	return a.pools.informer.On(
+		func(was, is *v2beta1.SpiderIPPool) {
+			if was != nil && a.pools.shrunk(was, is) {
 				a.upkeep.kick()
 			}
 		},
-		DeleteFunc: func(any) { a.upkeep.kick() },
-	})
-	return err
+		func(*v2beta1.SpiderIPPool) { a.upkeep.kick() })
 }
 
 // shrunk reports whether a pool in use on this node changed so that its
@@ -223,7 +209,7 @@ func (p *pools) recent() []lease.Pool {
 			recent = append(recent, lease.Pool{Name: name, Ranges: ranges, Plenty: plenty(pool, ranges)})
 		}
 	}
-	slices.SortFunc(recent, func(x, y lease.Pool) int { return len(x.Name) - len(y.Name) })
+	slices.SortFunc(recent, func(x, y lease.Pool) int { return strings.Compare(x.Name, y.Name) })
 	return recent
 }
 

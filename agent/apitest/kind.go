@@ -44,11 +44,17 @@ type definition struct {
 // until the API server serves it.
 func InstallKind(t testing.TB, config *rest.Config, manifest []byte) {
 	t.Helper()
-	ctx, cancel := context.WithTimeout(t.Context(), startLimit)
+	if err := installKind(t.Context(), config, manifest); err != nil {
+		t.Fatal(err)
+	}
+}
+
+func installKind(ctx context.Context, config *rest.Config, manifest []byte) error {
+	ctx, cancel := context.WithTimeout(ctx, startLimit)
 	defer cancel()
 	client, err := rest.UnversionedRESTClientFor(unversioned(config))
 	if err != nil {
-		t.Fatal(err)
+		return err
 	}
 	var d definition
 	body, err := yaml.YAMLToJSON(manifest)
@@ -56,19 +62,19 @@ func InstallKind(t testing.TB, config *rest.Config, manifest []byte) {
 		err = json.Unmarshal(body, &d)
 	}
 	if err != nil {
-		t.Fatalf("read a definition: %v", err)
+		return fmt.Errorf("read a definition: %w", err)
 	}
 	err = client.Post().AbsPath(definitions).SetHeader("Content-Type", "application/json").Body(body).Do(ctx).Error()
 	if err != nil && !apierrors.IsAlreadyExists(err) {
-		t.Fatalf("install %s: %v", d.Metadata.Name, err)
+		return fmt.Errorf("install %s: %w", d.Metadata.Name, err)
 	}
 	for {
 		if err = served(ctx, client, d); err == nil {
-			return
+			return nil
 		}
 		select {
 		case <-ctx.Done():
-			t.Fatalf("install %s: %v", d.Metadata.Name, err)
+			return fmt.Errorf("install %s: %w", d.Metadata.Name, err)
 		case <-time.After(50 * time.Millisecond):
 		}
 	}

@@ -7,26 +7,27 @@ import (
 	"path/filepath"
 	"runtime"
 	"syscall"
-	"testing"
 )
 
-// process is a program that runs until the test ends.
+// process is a program that runs until it is killed.
 type process struct {
 	name string
 	log  string
+	cmd  *exec.Cmd
 	done chan struct{}
 }
 
-// run starts a program of [BinDir] in dir, with its output in a file there.
-// It is killed when the test ends, and by the kernel should the test's own
+// run starts a program of [BinDir] in dir, with its output appended to a file
+// there. It is killed by [process.kill], and by the kernel should the calling
 // process die before.
-func run(t testing.TB, dir, name string, args ...string) (*process, error) {
+func run(dir, name string, args ...string) (*process, error) {
 	p := &process{name: name, log: filepath.Join(dir, name+".log"), done: make(chan struct{})}
-	log, err := os.Create(p.log)
+	log, err := os.OpenFile(p.log, os.O_CREATE|os.O_APPEND|os.O_WRONLY, 0o600)
 	if err != nil {
 		return nil, err
 	}
 	cmd := exec.Command(filepath.Join(BinDir(), name), args...)
+	p.cmd = cmd
 	cmd.Dir, cmd.Stdout, cmd.Stderr = dir, log, log
 	cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
 	started := make(chan error)
@@ -46,11 +47,14 @@ func run(t testing.TB, dir, name string, args ...string) (*process, error) {
 	if err := <-started; err != nil {
 		return nil, fmt.Errorf("start %s: %w", name, err)
 	}
-	t.Cleanup(func() {
-		_ = cmd.Process.Kill() // it may have ended by itself
-		<-p.done
-	})
 	return p, nil
+}
+
+// kill ends the program with SIGKILL, also when it is stopped, and returns
+// when it is gone.
+func (p *process) kill() {
+	_ = p.cmd.Process.Kill() // it may have ended by itself
+	<-p.done
 }
 
 func (p *process) ended() bool {

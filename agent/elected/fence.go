@@ -16,6 +16,7 @@ import (
 	"k8s.io/apimachinery/pkg/fields"
 
 	"github.com/holdfast-ipam/holdfast/agent/cluster"
+	"github.com/holdfast-ipam/holdfast/agent/watch"
 	"github.com/holdfast-ipam/holdfast/crds/holdfast/v1alpha1"
 	"github.com/holdfast-ipam/holdfast/lease"
 )
@@ -23,8 +24,8 @@ import (
 // fence ends the leases of nodes that are gone. A node that only does not
 // answer is never fenced: its pods may run on.
 type fence struct {
-	blocks   informer[*v1alpha1.IPBlock]
-	nodes    informer[*corev1.Node]
+	blocks   watch.Informer[*v1alpha1.IPBlock]
+	nodes    watch.Informer[*corev1.Node]
 	cluster  lease.Cluster
 	holdDown time.Duration
 	// look is [Duties.lookAgain].
@@ -42,7 +43,7 @@ type fence struct {
 func (d *Duties) fenceNodes(ctx context.Context, w *watches, log *slog.Logger) {
 	f := &fence{
 		blocks:   w.blocks,
-		nodes:    newInformer(d.config.Kubernetes.CoreV1().Nodes(), &corev1.Node{}, nil),
+		nodes:    newCache(d.config.Kubernetes.CoreV1().Nodes(), &corev1.Node{}, nil),
 		cluster:  d.config.Cluster,
 		holdDown: d.config.HoldDown,
 		look:     d.lookAgain,
@@ -53,7 +54,7 @@ func (d *Duties) fenceNodes(ctx context.Context, w *watches, log *slog.Logger) {
 	var wg sync.WaitGroup
 	defer wg.Wait()
 	wg.Go(func() { f.nodes.RunWithContext(ctx) })
-	if !synced(ctx, w.blocks, f.nodes) {
+	if !watch.Synced(ctx, w.blocks, f.nodes) {
 		return
 	}
 	if err := f.watch(); err != nil {
@@ -65,7 +66,7 @@ func (d *Duties) fenceNodes(ctx context.Context, w *watches, log *slog.Logger) {
 
 // watch looks at a lessee when a block names it or its Node changes.
 func (f *fence) watch() error {
-	err := f.blocks.on(func(_, is *v1alpha1.IPBlock) {
+	err := f.blocks.On(func(_, is *v1alpha1.IPBlock) {
 		for _, l := range is.Spec.Leases {
 			f.glance(lease.Node{Name: l.Node, UID: l.NodeUID})
 		}
@@ -74,7 +75,7 @@ func (f *fence) watch() error {
 		return err
 	}
 	changed := func(n *corev1.Node) { f.glance(lease.Node{Name: n.Name, UID: string(n.UID)}) }
-	return f.nodes.on(func(was, is *corev1.Node) {
+	return f.nodes.On(func(was, is *corev1.Node) {
 		if was != nil && was.UID != is.UID {
 			changed(was) // deleted and created again between two events
 		}
@@ -86,7 +87,7 @@ func (f *fence) watch() error {
 // back.
 func (f *fence) glance(lessee lease.Node) {
 	var node *corev1.Node
-	if n, ok := f.nodes.get(lessee.Name); ok {
+	if n, ok := f.nodes.Get(lessee.Name); ok {
 		node = n
 	}
 	f.mu.Lock()
@@ -95,7 +96,7 @@ func (f *fence) glance(lessee lease.Node) {
 	switch {
 	case !isGone(node, lessee.UID):
 		delete(f.gone, lessee.UID)
-	case !known && len(f.blocks.by(indexLessee, lessee.UID)) > 0:
+	case !known && len(f.blocks.By(indexLessee, lessee.UID)) > 0:
 		f.gone[lessee.UID] = time.Now()
 		f.log.Info("a node with leases is gone, its leases end after the hold-down", "node", lessee.Name, "holdDown", f.holdDown)
 		f.queue.AddAfter(lessee, f.holdDown)
@@ -123,7 +124,7 @@ func (f *fence) do(ctx context.Context, lessee lease.Node) (again bool, err erro
 	f.mu.Lock()
 	since, gone := f.gone[lessee.UID]
 	f.mu.Unlock()
-	blocks := f.blocks.by(indexLessee, lessee.UID)
+	blocks := f.blocks.By(indexLessee, lessee.UID)
 	if !gone || len(blocks) == 0 {
 		f.forget(lessee.UID)
 		return false, nil

@@ -186,9 +186,9 @@ func TestFencingEndsOneNodesLeaseAndKeepsPins(t *testing.T) {
 func seen(t *testing.T, c *leasetest.Cluster, holdDown time.Duration) *fence {
 	kinds := new(crds.Clients)
 	return &fence{
-		blocks: newInformer(kinds.IPBlocks(), &v1alpha1.IPBlock{}, cache.TypedIndexers[*v1alpha1.IPBlock]{indexLessee: lessees}),
+		blocks: newCache(kinds.IPBlocks(), &v1alpha1.IPBlock{}, cache.TypedIndexers[*v1alpha1.IPBlock]{indexLessee: lessees}),
 		// Never started, so it lists nothing.
-		nodes:   newInformer(kinds.IPBlocks(), &corev1.Node{}, nil),
+		nodes:   newCache(kinds.IPBlocks(), &corev1.Node{}, nil),
 		cluster: c, holdDown: holdDown,
 		look: func(context.Context, lease.Node) (map[netip.Addr]bool, bool, error) {
 			return nil, true, nil

@@ -12,6 +12,7 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/client-go/tools/cache"
 
+	"github.com/holdfast-ipam/holdfast/agent/watch"
 	"github.com/holdfast-ipam/holdfast/crds/holdfast/v1alpha1"
 	"github.com/holdfast-ipam/holdfast/crds/spiderpool/v2beta1"
 	"github.com/holdfast-ipam/holdfast/lease"
@@ -54,7 +55,7 @@ func (d *Duties) collect(ctx context.Context, w *watches, log *slog.Logger) {
 		log:   log,
 	}
 	// With a part of the caches everything would look like garbage.
-	if !synced(ctx, w.blocks, w.endpoints, w.statefulSets) {
+	if !watch.Synced(ctx, w.blocks, w.endpoints, w.statefulSets) {
 		return
 	}
 	if err := g.watch(); err != nil {
@@ -89,7 +90,7 @@ func windowOf(set *appsv1.StatefulSet) Window {
 }
 
 func (g *gc) watch() error {
-	err := g.blocks.on(
+	err := g.blocks.On(
 		func(_, is *v1alpha1.IPBlock) { g.glance(is) },
 		func(*v1alpha1.IPBlock) {})
 	if err != nil {
@@ -97,13 +98,13 @@ func (g *gc) watch() error {
 	}
 	// A StatefulSet's status changes when one of its pods ends, so this is
 	// also how the end of a pod above the replica count is noticed at once.
-	err = g.statefulSets.on(
+	err = g.statefulSets.On(
 		func(_, is *appsv1.StatefulSet) { g.glanceAll(indexStatefulSet, is) },
 		func(was *appsv1.StatefulSet) { g.glanceAll(indexStatefulSet, was) })
 	if err != nil {
 		return err
 	}
-	return g.endpoints.on(
+	return g.endpoints.On(
 		func(_, is *v2beta1.SpiderEndpoint) {
 			g.glanceAll(indexPod, is)
 			g.glanceAtPointer(is)
@@ -113,7 +114,7 @@ func (g *gc) watch() error {
 
 // glanceAll glances at the blocks that the index has under the object's name.
 func (g *gc) glanceAll(index string, object metav1.Object) {
-	for _, b := range g.blocks.by(index, object.GetNamespace()+"/"+object.GetName()) {
+	for _, b := range g.blocks.By(index, object.GetNamespace()+"/"+object.GetName()) {
 		g.glance(b)
 	}
 }
@@ -150,12 +151,12 @@ func (g *gc) unwanted(namespace, pod string) bool {
 	if !ok || g.collector.Stateless {
 		return true
 	}
-	set, ok := g.statefulSets.get(namespace + "/" + name)
+	set, ok := g.statefulSets.Get(namespace + "/" + name)
 	return !ok || !windowOf(set).Wants(ordinal)
 }
 
 func (g *gc) pointed(namespace, pod, ifname string, addr netip.Addr) bool {
-	e, ok := g.endpoints.get(namespace + "/" + pod)
+	e, ok := g.endpoints.Get(namespace + "/" + pod)
 	return ok && names(e, ifname, addr)
 }
 
@@ -199,7 +200,7 @@ func (g *gc) glanceAtPointer(e *v2beta1.SpiderEndpoint) {
 }
 
 func (g *gc) pinned(e *v2beta1.SpiderEndpoint, ifname string, addr netip.Addr) bool {
-	b, ok := g.blocks.get(lease.Name(lease.BlockOf(addr)))
+	b, ok := g.blocks.Get(lease.Name(lease.BlockOf(addr)))
 	if !ok {
 		return false
 	}

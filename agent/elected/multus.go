@@ -20,6 +20,7 @@ import (
 	typedcorev1 "k8s.io/client-go/kubernetes/typed/core/v1"
 	"k8s.io/client-go/rest"
 
+	"github.com/holdfast-ipam/holdfast/agent/watch"
 	"github.com/holdfast-ipam/holdfast/crds/spiderpool/v2beta1"
 	"github.com/holdfast-ipam/holdfast/lease"
 )
@@ -72,8 +73,8 @@ func (n *Networks) in(namespace string) *nadClient {
 type multus struct {
 	networks    *Networks
 	events      typedcorev1.EventsGetter
-	configs     informer[*v2beta1.SpiderMultusConfig]
-	definitions informer[*nadv1.NetworkAttachmentDefinition]
+	configs     watch.Informer[*v2beta1.SpiderMultusConfig]
+	definitions watch.Informer[*nadv1.NetworkAttachmentDefinition]
 	queue       queue[string]
 	log         *slog.Logger
 }
@@ -88,8 +89,8 @@ func (d *Duties) renderNetworks(ctx context.Context, _ *watches, log *slog.Logge
 	m := &multus{
 		networks:    d.config.Networks,
 		events:      d.config.Kubernetes.CoreV1(),
-		configs:     newInformer(d.config.CRDs.MultusConfigs(metav1.NamespaceAll), &v2beta1.SpiderMultusConfig{}, nil),
-		definitions: newInformer(d.config.Networks.in(metav1.NamespaceAll), &nadv1.NetworkAttachmentDefinition{}, nil),
+		configs:     newCache(d.config.CRDs.MultusConfigs(metav1.NamespaceAll), &v2beta1.SpiderMultusConfig{}, nil),
+		definitions: newCache(d.config.Networks.in(metav1.NamespaceAll), &nadv1.NetworkAttachmentDefinition{}, nil),
 		queue:       newQueue[string]("networks"),
 		log:         log,
 	}
@@ -100,7 +101,7 @@ func (d *Duties) renderNetworks(ctx context.Context, _ *watches, log *slog.Logge
 	defer wg.Wait()
 	wg.Go(func() { m.configs.RunWithContext(ctx) })
 	wg.Go(func() { m.definitions.RunWithContext(ctx) })
-	if !synced(ctx, m.configs, m.definitions) {
+	if !watch.Synced(ctx, m.configs, m.definitions) {
 		return
 	}
 	if err := m.watch(); err != nil {
@@ -134,7 +135,7 @@ func (m *multus) installed(ctx context.Context) bool {
 // watch asks for a look at a SpiderMultusConfig when it changes, and when
 // somebody changes or deletes what was rendered from it.
 func (m *multus) watch() error {
-	err := m.configs.on(
+	err := m.configs.On(
 		func(_, is *v2beta1.SpiderMultusConfig) { m.queue.Add(is.Namespace + "/" + is.Name) },
 		func(*v2beta1.SpiderMultusConfig) {})
 	if err != nil {
@@ -149,7 +150,7 @@ func (m *multus) watch() error {
 			m.queue.Add(nad.Namespace + "/" + owner.Name)
 		}
 	}
-	return m.definitions.on(
+	return m.definitions.On(
 		func(was, is *nadv1.NetworkAttachmentDefinition) {
 			touched(was)
 			touched(is)
@@ -169,7 +170,7 @@ func configOf(nad *nadv1.NetworkAttachmentDefinition) *metav1.OwnerReference {
 // do brings the definition of one SpiderMultusConfig in line with it. The
 // definition of one that is gone goes with its owner reference.
 func (m *multus) do(ctx context.Context, key string) (again bool, err error) {
-	smc, ok := m.configs.get(key)
+	smc, ok := m.configs.Get(key)
 	if !ok || smc.DeletionTimestamp != nil {
 		return false, nil
 	}
@@ -177,7 +178,7 @@ func (m *multus) do(ctx context.Context, key string) (again bool, err error) {
 	if err != nil {
 		return false, m.complain(ctx, smc, fmt.Sprintf("cannot be rendered: %s", err))
 	}
-	nad, exists := m.definitions.get(smc.Namespace + "/" + want.Name)
+	nad, exists := m.definitions.Get(smc.Namespace + "/" + want.Name)
 	if exists {
 		return m.repair(ctx, smc, want, nad)
 	}
@@ -192,7 +193,7 @@ func (m *multus) do(ctx context.Context, key string) (again bool, err error) {
 
 func (m *multus) repair(ctx context.Context, smc *v2beta1.SpiderMultusConfig, want Definition, nad *nadv1.NetworkAttachmentDefinition) (again bool, err error) {
 	if owner := configOf(nad); owner != nil && owner.UID != smc.UID {
-		other, ok := m.configs.get(smc.Namespace + "/" + owner.Name)
+		other, ok := m.configs.Get(smc.Namespace + "/" + owner.Name)
 		if ok && other.UID == owner.UID {
 			return false, m.complain(ctx, smc, fmt.Sprintf(
 				"the NetworkAttachmentDefinition %s is already rendered from SpiderMultusConfig %s: rename one of the two", want.Name, owner.Name))

@@ -18,6 +18,7 @@ import (
 	"k8s.io/apimachinery/pkg/types"
 	"k8s.io/apimachinery/pkg/util/validation"
 
+	"github.com/holdfast-ipam/holdfast/agent/watch"
 	"github.com/holdfast-ipam/holdfast/crds"
 	"github.com/holdfast-ipam/holdfast/crds/holdfast/v1alpha1"
 	"github.com/holdfast-ipam/holdfast/crds/spiderpool/v2beta1"
@@ -45,8 +46,8 @@ const (
 type poolStatus struct {
 	*watches
 	client   *crds.IPPools
-	pools    informer[*v2beta1.SpiderIPPool]
-	reserved informer[*v2beta1.SpiderReservedIP]
+	pools    watch.Informer[*v2beta1.SpiderIPPool]
+	reserved watch.Informer[*v2beta1.SpiderReservedIP]
 	queue    queue[string]
 	log      *slog.Logger
 
@@ -75,8 +76,8 @@ func (d *Duties) keepPoolStatus(ctx context.Context, w *watches, log *slog.Logge
 	s := &poolStatus{
 		watches:  w,
 		client:   d.config.CRDs.IPPools(),
-		pools:    newInformer(d.config.CRDs.IPPools(), &v2beta1.SpiderIPPool{}, nil),
-		reserved: newInformer(d.config.CRDs.ReservedIPs(), &v2beta1.SpiderReservedIP{}, nil),
+		pools:    newCache(d.config.CRDs.IPPools(), &v2beta1.SpiderIPPool{}, nil),
+		reserved: newCache(d.config.CRDs.ReservedIPs(), &v2beta1.SpiderReservedIP{}, nil),
 		queue:    newQueue[string]("pools"),
 		log:      log,
 		wrote:    make(map[string]time.Time),
@@ -86,7 +87,7 @@ func (d *Duties) keepPoolStatus(ctx context.Context, w *watches, log *slog.Logge
 	defer wg.Wait()
 	wg.Go(func() { s.pools.RunWithContext(ctx) })
 	wg.Go(func() { s.reserved.RunWithContext(ctx) })
-	if !synced(ctx, w.blocks, w.endpoints, s.pools, s.reserved) {
+	if !watch.Synced(ctx, w.blocks, w.endpoints, s.pools, s.reserved) {
 		return
 	}
 	if err := s.watch(); err != nil {
@@ -97,22 +98,22 @@ func (d *Duties) keepPoolStatus(ctx context.Context, w *watches, log *slog.Logge
 }
 
 func (s *poolStatus) watch() error {
-	if err := s.pools.on(func(_, is *v2beta1.SpiderIPPool) { s.later(is.Name) }, s.forget); err != nil {
+	if err := s.pools.On(func(_, is *v2beta1.SpiderIPPool) { s.later(is.Name) }, s.forget); err != nil {
 		return err
 	}
-	err := s.reserved.on(
+	err := s.reserved.On(
 		func(_, _ *v2beta1.SpiderReservedIP) { s.allLater() },
 		func(*v2beta1.SpiderReservedIP) { s.allLater() })
 	if err != nil {
 		return err
 	}
-	err = s.endpoints.on(
+	err = s.endpoints.On(
 		func(was, is *v2beta1.SpiderEndpoint) { s.endpointChanged(was, is) },
 		func(was *v2beta1.SpiderEndpoint) { s.endpointChanged(was) })
 	if err != nil {
 		return err
 	}
-	return s.blocks.on(s.blockChanged, func(was *v1alpha1.IPBlock) { s.blockChanged(was, nil) })
+	return s.blocks.On(s.blockChanged, func(was *v1alpha1.IPBlock) { s.blockChanged(was, nil) })
 }
 
 // later has a pool counted soon, but not too soon after the last time.
@@ -166,7 +167,7 @@ func (s *poolStatus) blockChanged(was, is *v1alpha1.IPBlock) {
 		return
 	}
 	for _, key := range s.pools.GetStore().ListKeys() {
-		pool, ok := s.pools.get(key)
+		pool, ok := s.pools.Get(key)
 		if !ok {
 			continue
 		}
@@ -191,7 +192,7 @@ func (s *poolStatus) addresses(pool *v2beta1.SpiderIPPool) (*netipx.IPSet, error
 
 // do brings one pool up to date.
 func (s *poolStatus) do(ctx context.Context, name string) (again bool, err error) {
-	pool, ok := s.pools.get(name)
+	pool, ok := s.pools.Get(name)
 	if !ok {
 		return false, nil
 	}
@@ -255,7 +256,7 @@ func (s *poolStatus) complete(ctx context.Context, pool *v2beta1.SpiderIPPool) (
 func (s *poolStatus) count(pool *v2beta1.SpiderIPPool) error {
 	addrs, unusable := s.addresses(pool)
 	t := newTally(pool.Name)
-	for _, e := range s.endpoints.by(indexPool, pool.Name) {
+	for _, e := range s.endpoints.By(indexPool, pool.Name) {
 		t.endpoint(e)
 	}
 	if unusable == nil {
@@ -285,21 +286,21 @@ func (s *poolStatus) countPins(t *tally, addrs *netipx.IPSet) {
 			if err != nil || !addrs.Contains(addr) {
 				continue
 			}
-			if e, ok := s.endpoints.get(p.Pod); !ok || !names(e, p.Interface, addr) {
+			if e, ok := s.endpoints.Get(p.Pod); !ok || !names(e, p.Interface, addr) {
 				t.pin(p)
 			}
 		}
 	}
 	if !few(addrs, int(s.known.Load())) {
 		for _, key := range s.blocks.GetStore().ListKeys() {
-			if b, ok := s.blocks.get(key); ok {
+			if b, ok := s.blocks.Get(key); ok {
 				count(b)
 			}
 		}
 		return
 	}
 	for prefix := range prefixesOf(addrs) {
-		if b, ok := s.blocks.get(lease.Name(prefix)); ok {
+		if b, ok := s.blocks.Get(lease.Name(prefix)); ok {
 			count(b)
 		}
 	}
@@ -337,7 +338,7 @@ func (s *poolStatus) unreserved(addrs *netipx.IPSet) *netipx.IPSet {
 	var b netipx.IPSetBuilder
 	b.AddSet(addrs)
 	for _, key := range s.reserved.GetStore().ListKeys() {
-		r, ok := s.reserved.get(key)
+		r, ok := s.reserved.Get(key)
 		if !ok || r.DeletionTimestamp != nil {
 			continue
 		}
@@ -355,7 +356,7 @@ func (s *poolStatus) unreserved(addrs *netipx.IPSet) *netipx.IPSet {
 
 // taken returns what is leased or pinned of the block at the prefix.
 func (s *poolStatus) taken(prefix netip.Prefix) lease.Set {
-	b, ok := s.blocks.get(lease.Name(prefix))
+	b, ok := s.blocks.Get(lease.Name(prefix))
 	if !ok {
 		return 0
 	}

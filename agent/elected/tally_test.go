@@ -152,7 +152,7 @@ func TestTakenIsLeasedOrPinned(t *testing.T) {
 }
 
 func TestPoolThatMakesNoSenseSaysSoUntilItDoes(t *testing.T) {
-	s := &poolStatus{reserved: newInformer(new(crds.Clients).ReservedIPs(), &v2beta1.SpiderReservedIP{}, nil)}
+	s := &poolStatus{reserved: newCache(new(crds.Clients).ReservedIPs(), &v2beta1.SpiderReservedIP{}, nil)}
 	pool := &v2beta1.SpiderIPPool{}
 	none := new(netipx.IPSet)
 	s.judge(pool, none, nil)
