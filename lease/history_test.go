@@ -10,6 +10,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -20,7 +21,7 @@ import (
 
 // Size of a random history.
 const (
-	histories      = 300
+	histories      = 200
 	historySteps   = 500
 	historyNodes   = 3
 	maxStateless   = 5
@@ -105,6 +106,8 @@ type simNode struct {
 	id      lease.Node
 	disk    *leasetest.Disk
 	process *process
+	// running is process for the disk, which is another goroutine's.
+	running atomic.Pointer[process]
 	boots   int
 	// seen is the version up to which the watch has told.
 	seen uint64
@@ -139,8 +142,9 @@ type operation struct {
 	name    string
 	process *process
 	cancel  context.CancelFunc
-	done    bool
-	finish  func() // run by the director once done
+	// end is set, under the director's lock, when the call has returned.
+	end  func()
+	done bool // end has begun
 }
 
 func newSim(t *testing.T, seed uint64) *sim {
@@ -163,7 +167,7 @@ func newSim(t *testing.T, seed uint64) *sim {
 		name := string(rune('a' + i))
 		n := &simNode{id: lease.Node{Name: name, UID: "uid-of-" + name}, busy: map[string]bool{}}
 		n.disk = leasetest.NewDisk(func(w leasetest.DiskWrite) leasetest.DiskFault {
-			p := n.process
+			p := n.running.Load()
 			return h.director.wait(fmt.Sprintf("%s disk %d", p.name, w.N), p, true).disk
 		})
 		h.nodes = append(h.nodes, n)
@@ -189,6 +193,7 @@ func (h *sim) fatalf(format string, args ...any) {
 func (h *sim) boot(n *simNode) {
 	n.boots++
 	n.process = &process{name: fmt.Sprintf("%s%d", n.id.Name, n.boots)}
+	n.running.Store(n.process)
 	l, err := lease.New(lease.Config{
 		Node: n.id, Cluster: &link{director: h.director, process: n.process, cluster: h.cluster},
 		Disk: n.disk.Open(), Now: time.Now, CoolDown: coolDown,
@@ -227,28 +232,33 @@ func (h *sim) begin(p *process, name string, run func(ctx context.Context) error
 	h.logf("%s #%03d begins: %s", p.name, op.n, name)
 	go func() {
 		err := run(ctx)
-		op.finish = func() {
+		h.director.mu.Lock()
+		defer h.director.mu.Unlock()
+		op.end = func() {
 			h.logf("%s #%03d ends: %s: %v", p.name, op.n, name, err)
 			finish(err)
 		}
-		op.done = true
 	}()
 	synctest.Wait()
 	h.reap()
 	return op
 }
 
-// reap lets operations that have ended tell so.
+// reap waits until nothing moves and lets operations that have ended tell so.
 func (h *sim) reap() {
+	synctest.Wait()
 	for {
-		i := slices.IndexFunc(h.ops, func(op *operation) bool { return op.done })
+		h.director.mu.Lock()
+		i := slices.IndexFunc(h.ops, func(op *operation) bool { return op.end != nil })
+		h.director.mu.Unlock()
 		if i < 0 {
 			return
 		}
 		op := h.ops[i]
 		h.ops = slices.Delete(h.ops, i, i+1)
 		op.cancel()
-		op.finish()
+		op.done = true
+		op.end()
 	}
 }
 
@@ -268,12 +278,12 @@ func (h *sim) pass(g *gate) {
 	answer := strings.HasSuffix(g.key, " answer")
 	switch draw := h.random.IntN(100); {
 	case h.calm || answer:
-	case g.disk && g.who.dead:
+	case g.disk && g.who.dead.Load():
 		v.disk = []leasetest.DiskFault{leasetest.CrashUnsynced, leasetest.CrashSynced}[draw%2]
 	case g.disk && draw < 4:
 		v.disk = []leasetest.DiskFault{leasetest.Unsynced, leasetest.SyncedFailed}[draw%2]
 	case g.disk:
-	case g.who.dead:
+	case g.who.dead.Load():
 		v.call.Kind = []leasetest.Kind{leasetest.Lost, leasetest.None, leasetest.Late}[draw%3]
 	case draw < 24:
 		v.call.Kind = []leasetest.Kind{

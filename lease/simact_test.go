@@ -356,7 +356,7 @@ func (h *sim) tell(n *simNode, c leasetest.Change) {
 func (h *sim) crash(n *simNode) {
 	h.logf("%s crashes", n.process.name)
 	dead := n.process
-	dead.dead = true
+	dead.dead.Store(true)
 	for _, g := range h.director.waiting() {
 		if g.who == dead {
 			h.pass(g)

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"slices"
 	"sync"
+	"sync/atomic"
 	"testing/synctest"
 
 	"github.com/holdfast-ipam/holdfast/lease"
@@ -70,7 +71,7 @@ func (d *director) pass(g *gate, v verdict) {
 // process is something that may crash.
 type process struct {
 	name string
-	dead bool
+	dead atomic.Bool
 }
 
 // opKey carries the number of the operation that a call belongs to.
@@ -87,7 +88,7 @@ var _ lease.Cluster = (*link)(nil)
 
 func through[T any](ctx context.Context, l *link, what string, call func(context.Context) (T, error)) (T, error) {
 	var none T
-	if l.process.dead {
+	if l.process.dead.Load() {
 		return none, errDead
 	}
 	if err := ctx.Err(); err != nil {
@@ -101,7 +102,7 @@ func through[T any](ctx context.Context, l *link, what string, call func(context
 	// A caller that gives up does not take back what it has sent.
 	got, err := call(context.WithoutCancel(ctx))
 	l.director.wait(key+" answer", l.process, false)
-	if l.process.dead {
+	if l.process.dead.Load() {
 		return none, errDead
 	}
 	if err := ctx.Err(); err != nil {
