@@ -14,6 +14,7 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"syscall"
 	"testing"
 	"time"
 
@@ -58,64 +59,144 @@ func BinDir() string {
 // Where the binaries are missing (see [BinDir]), the test is skipped.
 func Start(t testing.TB) *rest.Config {
 	t.Helper()
+	if err := Installed(); err != nil {
+		t.Skip(err)
+	}
+	server, err := Open(t.Context(), t.TempDir())
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(server.Close)
+	return server.Config()
+}
+
+// Installed returns what is missing of the binaries, or nil.
+func Installed() error {
 	for _, name := range []string{"etcd", "kube-apiserver"} {
 		if _, err := os.Stat(filepath.Join(BinDir(), name)); err != nil {
-			t.Skipf("no %s in %s: `make kind-up` builds it, or set HOLDFAST_KUBE_BIN to a directory that has it: %v", name, BinDir(), err)
+			return fmt.Errorf("no %s in %s: `make kind-up` builds it, or set HOLDFAST_KUBE_BIN to a directory that has it: %w", name, BinDir(), err)
 		}
 	}
-	var failed []error
-	for range attempts {
-		config, err := start(t)
-		if err == nil {
-			installOwnKinds(t, config)
-			return config
-		}
-		failed = append(failed, err)
-	}
-	t.Fatalf("start an API server: %v", errors.Join(failed...))
 	return nil
 }
 
-func start(t testing.TB) (*rest.Config, error) {
-	dir := t.TempDir()
+// Server is a running API server and its etcd. Its methods are called one at
+// a time.
+type Server struct {
+	config *rest.Config
+	dir    string
+	etcd   *process
+	api    *process
+	// arguments are those of the API server, the same at each start.
+	arguments []string
+}
+
+// Open is [Start] for programs that are no tests: the files go to dir, which
+// must exist, and the processes run until [Server.Close].
+func Open(ctx context.Context, dir string) (*Server, error) {
+	var failed []error
+	for i := range attempts {
+		own := filepath.Join(dir, fmt.Sprint(i))
+		err := os.Mkdir(own, 0o700)
+		if err != nil {
+			return nil, err
+		}
+		s := &Server{dir: own}
+		if err = s.start(ctx); err == nil {
+			err = installOwnKinds(ctx, s.config)
+		}
+		if err == nil {
+			return s, nil
+		}
+		s.Close()
+		failed = append(failed, err)
+	}
+	return nil, fmt.Errorf("start an API server: %w", errors.Join(failed...))
+}
+
+// Config returns how a superuser talks to the server, for as long as it is
+// open.
+func (s *Server) Config() *rest.Config { return rest.CopyConfig(s.config) }
+
+// Pause stops the API server (SIGSTOP): connections are accepted by the
+// kernel, and nothing is answered before [Server.Resume].
+func (s *Server) Pause() error { return s.api.cmd.Process.Signal(syscall.SIGSTOP) }
+
+// Resume ends a pause (SIGCONT).
+func (s *Server) Resume() error { return s.api.cmd.Process.Signal(syscall.SIGCONT) }
+
+// Kill ends the API server with SIGKILL, in the middle of whatever it does.
+// What it has stored stays in etcd.
+func (s *Server) Kill() { s.api.kill() }
+
+// Restart starts the API server anew on the same port, after [Server.Kill],
+// and returns when it is ready.
+func (s *Server) Restart(ctx context.Context) error {
+	var failed []error
+	for range attempts {
+		var err error
+		if s.api, err = run(s.dir, "kube-apiserver", s.arguments...); err != nil {
+			return err
+		}
+		if err = ready(ctx, s.config, s.etcd, s.api); err == nil {
+			return nil
+		}
+		s.api.kill()
+		failed = append(failed, err)
+	}
+	return fmt.Errorf("restart the API server: %w", errors.Join(failed...))
+}
+
+// Close ends both processes.
+func (s *Server) Close() {
+	for _, p := range []*process{s.api, s.etcd} {
+		if p != nil {
+			p.kill()
+		}
+	}
+}
+
+// start starts both processes on ports that were free just now.
+func (s *Server) start(ctx context.Context) error {
 	ports, err := freePorts(3)
 	if err != nil {
-		return nil, err
+		return err
 	}
 	etcdURL, peerURL := "http://127.0.0.1:"+ports[0], "http://127.0.0.1:"+ports[1]
-	etcd, err := run(t, dir, "etcd",
-		"--data-dir="+filepath.Join(dir, "etcd"), "--unsafe-no-fsync",
+	s.etcd, err = run(s.dir, "etcd",
+		"--data-dir="+filepath.Join(s.dir, "etcd"), "--unsafe-no-fsync",
 		"--listen-client-urls="+etcdURL, "--advertise-client-urls="+etcdURL,
 		"--listen-peer-urls="+peerURL, "--initial-advertise-peer-urls="+peerURL,
 		"--initial-cluster=default="+peerURL)
 	if err != nil {
-		return nil, err
+		return err
 	}
-	token, err := credentials(dir)
+	token, err := credentials(s.dir)
 	if err != nil {
-		return nil, err
+		return err
 	}
-	server, err := run(t, dir, "kube-apiserver",
-		"--etcd-servers="+etcdURL,
-		"--bind-address=127.0.0.1", "--secure-port="+ports[2], "--endpoint-reconciler-type=none",
-		"--cert-dir="+filepath.Join(dir, "certs"),
-		"--token-auth-file="+filepath.Join(dir, "tokens.csv"), "--authorization-mode=RBAC",
+	s.arguments = []string{
+		"--etcd-servers=" + etcdURL,
+		"--bind-address=127.0.0.1", "--secure-port=" + ports[2], "--endpoint-reconciler-type=none",
+		"--cert-dir=" + filepath.Join(s.dir, "certs"),
+		"--token-auth-file=" + filepath.Join(s.dir, "tokens.csv"), "--authorization-mode=RBAC",
 		"--service-account-issuer=https://holdfast.test",
-		"--service-account-key-file="+filepath.Join(dir, "sa.key"),
-		"--service-account-signing-key-file="+filepath.Join(dir, "sa.key"),
+		"--service-account-key-file=" + filepath.Join(s.dir, "sa.key"),
+		"--service-account-signing-key-file=" + filepath.Join(s.dir, "sa.key"),
 		"--service-cluster-ip-range=10.96.0.0/16",
-		"--disable-admission-plugins=ServiceAccount")
-	if err != nil {
-		return nil, err
+		"--disable-admission-plugins=ServiceAccount",
 	}
-	config := &rest.Config{
+	s.config = &rest.Config{
 		Host:        "https://127.0.0.1:" + ports[2],
 		BearerToken: token,
 		// The certificate is made by the server for itself, on loopback.
 		TLSClientConfig: rest.TLSClientConfig{Insecure: true},
 		QPS:             -1,
 	}
-	return config, ready(t.Context(), config, etcd, server)
+	if s.api, err = run(s.dir, "kube-apiserver", s.arguments...); err != nil {
+		return err
+	}
+	return ready(ctx, s.config, s.etcd, s.api)
 }
 
 // credentials writes the superuser's token and the key of service accounts.
@@ -183,19 +264,15 @@ func ready(ctx context.Context, config *rest.Config, processes ...*process) erro
 }
 
 // installOwnKinds installs all that crds/yaml has.
-func installOwnKinds(t testing.TB, config *rest.Config) {
-	t.Helper()
-	err := fs.WalkDir(crds.YAML(), ".", func(path string, _ fs.DirEntry, err error) error {
+func installOwnKinds(ctx context.Context, config *rest.Config) error {
+	return fs.WalkDir(crds.YAML(), ".", func(path string, _ fs.DirEntry, err error) error {
 		if err != nil || !strings.HasSuffix(path, ".yaml") {
 			return err
 		}
 		manifest, err := fs.ReadFile(crds.YAML(), path)
-		if err == nil {
-			InstallKind(t, config, manifest)
+		if err != nil {
+			return err
 		}
-		return err
+		return installKind(ctx, config, manifest)
 	})
-	if err != nil {
-		t.Fatal(err)
-	}
 }
