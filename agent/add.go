@@ -38,16 +38,37 @@ func (a *Agent) add(ctx context.Context, q *cni.AddRequest) (*cni.AddResult, err
 		return nil, err
 	}
 	if len(entries) == 0 {
-		request, err := a.request(ctx, q)
-		if err != nil {
-			return nil, err
-		}
-		if entries, err = a.acquire(ctx, request); err != nil {
+		if entries, err = a.assign(ctx, q); err != nil {
 			return nil, err
 		}
 	}
 	a.endpoints.enqueue(q.Pod.Namespace, q.Pod.Name)
 	return addResult(entries)
+}
+
+// assign finds out whose address it is and from which pools, and gets one. A
+// StatefulSet pod that has an address keeps it also when its pools cannot be
+// told any more: disabled, deleted, or misspelled in an annotation.
+func (a *Agent) assign(ctx context.Context, q *cni.AddRequest) ([]lease.Entry, error) {
+	pod, err := a.pods.find(ctx, q.Pod)
+	if err != nil {
+		return nil, err
+	}
+	r := a.identify(pod, q)
+	chosen, err := a.choose(pod, q)
+	if err == nil {
+		r.Families, err = a.pools.families(chosen)
+	}
+	if err == nil {
+		return a.acquire(ctx, r)
+	}
+	if r.Sticky && !r.OnlyFrom {
+		entries, none := a.lessee.Resume(ctx, r)
+		if len(entries) > 0 || none != nil {
+			return entries, none
+		}
+	}
+	return nil, err
 }
 
 // acquire waits a few seconds for an address to come free, because the
@@ -63,28 +84,6 @@ func (a *Agent) acquire(ctx context.Context, r lease.Request) (entries []lease.E
 	}, backoff.WithContext(backoff.NewExponentialBackOff(
 		backoff.WithMaxInterval(exhaustedPause), backoff.WithMaxElapsedTime(exhaustedWait)), ctx))
 	return entries, err
-}
-
-// request turns what the runtime asks for into what the protocol knows: whose
-// address, and from which pools.
-func (a *Agent) request(ctx context.Context, q *cni.AddRequest) (lease.Request, error) {
-	pod, err := a.pods.find(ctx, q.Pod)
-	if err != nil {
-		return lease.Request{}, err
-	}
-	chosen, err := a.choose(pod, q)
-	if err != nil {
-		return lease.Request{}, err
-	}
-	r := a.identify(pod, q.Interface)
-	r.Owner.PodUID = q.Pod.UID
-	if q.Pod.UID == "" {
-		r.Owner.PodUID = string(pod.UID)
-	}
-	r.Container, r.Network = q.ContainerID, q.Network
-	r.OnlyFrom = a.config.StatefulSetPoolChange == poolChangeSwitch
-	r.Families, err = a.pools.families(chosen)
-	return r, err
 }
 
 // choose selects the pools for an interface of a pod, from caches.
@@ -109,14 +108,19 @@ func (a *Agent) choose(pod *corev1.Pod, q *cni.AddRequest) (selection.Selection,
 	return chosen, nil
 }
 
-// identify says whose address it is: the part of a request that does not
-// depend on the sandbox.
-func (a *Agent) identify(pod *corev1.Pod, ifname string) lease.Request {
+// identify says whose address it is.
+func (a *Agent) identify(pod *corev1.Pod, q *cni.AddRequest) lease.Request {
 	kind, name := topOwner(pod)
+	uid := q.Pod.UID
+	if uid == "" { // the runtime did not tell
+		uid = uidOf(pod)
+	}
 	return lease.Request{
-		Owner:     lease.Owner{PodUID: string(pod.UID), Interface: ifname},
+		Owner:     lease.Owner{PodUID: uid, Interface: q.Interface},
+		Container: q.ContainerID, Network: q.Network,
 		Namespace: pod.Namespace, Pod: pod.Name,
 		Sticky:    a.config.EnableStatefulSet && ownedByStatefulSet(pod),
+		OnlyFrom:  a.config.StatefulSetPoolChange == poolChangeSwitch,
 		OwnerKind: kind, OwnerName: name,
 	}
 }

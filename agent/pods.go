@@ -135,13 +135,15 @@ func (a *Agent) wantsPreparing(pod *corev1.Pod) bool {
 // prepare does what an ADD of the pod's first interface would otherwise wait
 // for. A failure costs nothing but that: ADD does it again.
 func (a *Agent) prepare(ctx context.Context, pod *corev1.Pod) {
-	const ifname = "eth0" // what kubelet's runtimes call it, without exception
-	chosen, err := a.choose(pod, &cni.AddRequest{Attachment: cni.Attachment{Interface: ifname}})
+	q := &cni.AddRequest{Attachment: cni.Attachment{
+		Interface: "eth0", // what kubelet's runtimes call it, without exception
+		Pod:       cni.Pod{Namespace: pod.Namespace, Name: pod.Name, UID: uidOf(pod)},
+	}}
+	chosen, err := a.choose(pod, q)
 	if err != nil {
 		return // ADD will say it, where the user looks
 	}
-	r := a.identify(pod, ifname)
-	r.OnlyFrom = a.config.StatefulSetPoolChange == poolChangeSwitch
+	r := a.identify(pod, q)
 	if r.Families, err = a.pools.families(chosen); err != nil {
 		return
 	}

@@ -6,6 +6,8 @@ import (
 	"fmt"
 	"net/netip"
 	"slices"
+
+	"go4.org/netipx"
 )
 
 // placeAttempts bounds how often a placement begins anew because somebody
@@ -44,6 +46,43 @@ func (l *Lessee) Prepare(ctx context.Context, r Request) error {
 	return err
 }
 
+// Resume returns the addresses that an identity has, of whatever pools and
+// families, as [Lessee.Acquire] would, but gives it no new ones: none is no
+// error. It is for a StatefulSet pod whose pools cannot be told any more. The
+// request needs no pools.
+func (l *Lessee) Resume(ctx context.Context, r Request) ([]Entry, error) {
+	done, err := l.takeTurn(ctx, r.identity())
+	if err != nil {
+		return nil, err
+	}
+	defer done()
+	if err := l.Ready(); err != nil {
+		return nil, err
+	}
+	r.OnlyFrom = false
+	found, _, err := l.find(ctx, &r, bothFamilies())
+	defer l.idle(found)
+	if err != nil || len(found) == 0 {
+		return nil, err
+	}
+	return l.assign(&r, slices.Clone(found))
+}
+
+// bothFamilies returns pools of all addresses there are: to look for what an
+// identity has, not to pick from.
+func bothFamilies() [][]Pool {
+	var families [][]Pool
+	for _, everything := range []netip.Addr{netip.IPv4Unspecified(), netip.IPv6Unspecified()} {
+		var b netipx.IPSetBuilder
+		b.AddPrefix(netip.PrefixFrom(everything, 0))
+		ranges, err := b.IPSet()
+		if err == nil { // a prefix is never wrong
+			families = append(families, []Pool{{Ranges: ranges}})
+		}
+	}
+	return families
+}
+
 // Forget drops what Prepare read for a pod that is no more.
 func (l *Lessee) Forget(podUID string) {
 	l.mu.Lock()
@@ -59,6 +98,12 @@ func (l *Lessee) place(ctx context.Context, r *Request, got []Entry, missing [][
 		var found []Entry
 		var left [][]Pool
 		found, left, err = l.find(ctx, r, missing)
+		if err == nil && len(got)+len(found) == 0 && !r.OnlyFrom {
+			// Asked for other families than it has, it keeps what it has.
+			if found, _, err = l.find(ctx, r, bothFamilies()); len(found) > 0 {
+				left = nil
+			}
+		}
 		if err == nil && len(left) > 0 {
 			var fresh []Entry
 			fresh, err = l.placeNew(ctx, r, left)
@@ -232,6 +277,7 @@ func (l *Lessee) endpoint(ctx context.Context, r *Request) (Endpoint, error) {
 // reports whether it is the identity's at all.
 func (l *Lessee) follow(ctx context.Context, r *Request, addr netip.Addr) (bool, error) {
 	id := r.identity()
+	var lost error
 	for range placeAttempts {
 		b, err := l.read(ctx, BlockOf(addr))
 		if err != nil {
@@ -260,8 +306,9 @@ func (l *Lessee) follow(ctx context.Context, r *Request, addr netip.Addr) (bool,
 		}
 		// A conflict, or an answer that was lost: read again, judge again.
 		// Whichever update comes next settles the lost one.
+		lost = err
 	}
-	return false, fmt.Errorf("take %s over: %w", addr, ErrConflict)
+	return false, lost
 }
 
 // takeOver moves the one address to this node, on the very version b. The

@@ -14,6 +14,7 @@ import (
 	"time"
 
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/types"
 
 	"github.com/holdfast-ipam/holdfast/cni"
 	"github.com/holdfast-ipam/holdfast/lease"
@@ -241,4 +242,48 @@ func TestRuntimesGCGivesBackWhatNoAttachmentHolds(t *testing.T) {
 	if len(assigned) != 1 || !strings.HasPrefix(kept, assigned[0].Addr.String()+"/") {
 		t.Errorf("assigned are %v, want %s only", assigned, kept)
 	}
+}
+
+func TestStatefulSetPodKeepsItsAddressWhenItsPoolsCannotBeTold(t *testing.T) {
+	c := newCluster(t)
+	a, b := c.addNode(t, "node-a"), c.addNode(t, "node-b")
+	web := c.pod(t, "web-0", "node-a", "web")
+	before := a.add(t, web, "c0")
+	on := a
+	for i, step := range []struct {
+		what, annotation string
+		spoil            func() error
+		to               *node
+	}{
+		{"the annotation is no JSON", "{", nil, a},
+		{"the annotation names a pool that does not exist", `{"ipv4":["none"]}`, nil, b},
+		{"the annotation names the other family", `{"ipv6":["six"]}`, nil, b},
+		{"the pool is disabled", "", func() error { return c.disablePool(t, "wide") }, a},
+		{"the pool is deleted", "", func() error {
+			return c.kinds.IPPools().Delete(t.Context(), "wide", metav1.DeleteOptions{})
+		}, b},
+	} {
+		on.del(t, web, fmt.Sprint("c", i))
+		c.deletePod(t, "web-0")
+		if step.spoil != nil {
+			if err := step.spoil(); err != nil {
+				t.Fatal(err)
+			}
+		}
+		c.annotation = step.annotation
+		web, on = c.pod(t, "web-0", step.to.name, "web"), step.to
+		if addr := on.add(t, web, fmt.Sprint("c", i+1)); addr != before {
+			t.Errorf("when %s, the pod has %s and had %s", step.what, addr, before)
+		}
+	}
+	fresh := c.pod(t, "web-1", "node-a", "web")
+	if addr, err := a.tryAdd(t, fresh, "f"); err == nil {
+		t.Errorf("a pod without an address got %s from a pool that is gone", addr)
+	}
+}
+
+func (c *cluster) disablePool(t *testing.T, name string) error {
+	_, err := c.kinds.IPPools().Patch(t.Context(), name, types.MergePatchType,
+		[]byte(`{"spec":{"disable":true}}`), metav1.PatchOptions{})
+	return err
 }

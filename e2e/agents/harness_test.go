@@ -40,6 +40,8 @@ type cluster struct {
 	config *rest.Config
 	kube   kubernetes.Interface
 	kinds  *crds.Clients
+	// annotation is what pods created from now on say of their pools.
+	annotation string
 }
 
 func newCluster(t *testing.T) *cluster {
@@ -56,13 +58,8 @@ func newCluster(t *testing.T) *cluster {
 	if c.kinds, err = crds.NewClients(c.config, client); err != nil {
 		t.Fatal(err)
 	}
-	_, err = c.kinds.IPPools().Create(t.Context(), &v2beta1.SpiderIPPool{
-		ObjectMeta: metav1.ObjectMeta{Name: "wide"},
-		Spec:       v2beta1.IPPoolSpec{Subnet: "10.6.0.0/16", IPs: v2beta1.Ranges{"10.6.8.0-10.6.15.255"}, Default: true},
-	}, metav1.CreateOptions{})
-	if err != nil {
-		t.Fatal(err)
-	}
+	c.createPool(t, "wide", v2beta1.IPPoolSpec{Subnet: "10.6.0.0/16", IPs: v2beta1.Ranges{"10.6.8.0-10.6.15.255"}, Default: true})
+	c.createPool(t, "six", v2beta1.IPPoolSpec{Subnet: "fd00:6::/64", IPs: v2beta1.Ranges{"fd00:6::10-fd00:6::ffff"}})
 	replicas := int32(3)
 	labels := map[string]string{"app": "web"}
 	_, err = c.kube.AppsV1().StatefulSets(namespace).Create(t.Context(), &appsv1.StatefulSet{
@@ -78,6 +75,14 @@ func newCluster(t *testing.T) *cluster {
 	return c
 }
 
+func (c *cluster) createPool(t *testing.T, name string, spec v2beta1.IPPoolSpec) {
+	t.Helper()
+	pool := &v2beta1.SpiderIPPool{ObjectMeta: metav1.ObjectMeta{Name: name}, Spec: spec}
+	if _, err := c.kinds.IPPools().Create(t.Context(), pool, metav1.CreateOptions{}); err != nil {
+		t.Fatal(err)
+	}
+}
+
 func podSpec(node string) corev1.PodSpec {
 	return corev1.PodSpec{NodeName: node, Containers: []corev1.Container{{Name: "main", Image: "none"}}}
 }
@@ -91,6 +96,9 @@ func (c *cluster) pod(t *testing.T, name, node, statefulSet string) cni.Pod {
 			"v1.multus-cni.io/default-network": "kube-system/net",
 		}},
 		Spec: podSpec(node),
+	}
+	if c.annotation != "" {
+		pod.Annotations["ipam.spidernet.io/ippool"] = c.annotation
 	}
 	if statefulSet != "" {
 		yes := true
