@@ -1,8 +1,11 @@
 package lease_test
 
 import (
+	"errors"
 	"net/netip"
 	"slices"
+	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -566,6 +569,52 @@ func TestUnfinishedPlacementIsPinnedAgain(t *testing.T) {
 		block := w.block(s.addrs[0])
 		if pin, ok := block.PinAt(s.addrs[0]); !ok || pin.Identity != early.identity() {
 			w.Errorf("%v is in use without a pin\n%s", s.addrs, w)
+		}
+	})
+}
+
+func TestFailedTakeOverTellsWhy(t *testing.T) {
+	history(t, func(w *world) {
+		a, b := w.node("a"), w.node("b")
+		p := pool("p", 0, "10.0.0.1-10.0.0.4")
+		s := a.add(w.member("web-0", a), p)
+		next := w.recreate(s, a, b)
+		w.fault = always("PutBlock", leasetest.Lost)
+		_, err := b.tryAdd(w.Context(), next, p)
+		if err == nil || errors.Is(err, lease.ErrConflict) || !strings.Contains(err.Error(), "connection lost") {
+			w.Errorf("got error %v, want what the cluster said", err)
+		}
+	})
+}
+
+// Two interfaces of one pod are two identities with one endpoint.
+func TestInterfacesOfOnePodShareItsEndpoint(t *testing.T) {
+	history(t, func(w *world) {
+		a, b := w.node("a"), w.node("b")
+		p, q := pool("p", 0, "10.0.0.1-10.0.0.4"), pool("q", 0, "10.0.1.1-10.0.1.4")
+		both := func(n *node, web pod) (addrs []netip.Addr) {
+			addrs = make([]netip.Addr, 2)
+			var adds sync.WaitGroup
+			for i, name := range []string{"eth0", "net1"} {
+				r := web.request("c-"+web.uid, []lease.Pool{p, q}[i])
+				r.Owner.Interface = name
+				adds.Go(func() {
+					got, err := n.Acquire(w.Context(), r)
+					if err != nil || len(got) != 1 {
+						w.Errorf("%s got %v, %v", name, got, err)
+						return
+					}
+					addrs[i] = got[0].Addr
+				})
+			}
+			adds.Wait()
+			return addrs
+		}
+		first := both(a, w.member("web-0", a))
+		w.wantAddrs(both(b, w.member("web-0", b)), first)
+		e, err := w.cluster.Endpoint(w.Context(), namespace, "web-0")
+		if err != nil || len(e.Addresses) != 2 {
+			w.Errorf("the endpoint is %+v, %v", e, err)
 		}
 	})
 }
