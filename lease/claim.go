@@ -47,6 +47,8 @@ func (l *Lessee) pick(ctx context.Context, r *Request, families [][]Pool) (picke
 }
 
 func (l *Lessee) pickOne(ctx context.Context, r *Request, pools []Pool) (Entry, error) {
+	// What has cooled down is free, however long a Tidy is under way.
+	l.cool()
 	var exhausted *ExhaustedError
 	for {
 		if addr, pool, ok := l.pickFree(pools); ok {

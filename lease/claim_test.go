@@ -296,3 +296,17 @@ func TestClaimAheadLooksAtNoMoreThanItMay(t *testing.T) {
 		}, slices.Repeat([]string{"Block"}, 3)...)
 	})
 }
+
+// With the API server away a Tidy takes its time; what cooled down meanwhile
+// is used all the same.
+func TestCooledAddressNeedsNoTidy(t *testing.T) {
+	history(t, func(w *world) {
+		a := w.node("a")
+		p := pool("p", 0, "10.0.0.1-10.0.0.1")
+		s := a.add(w.pod("web", a), p)
+		a.del(s)
+		w.pass(coolDown)
+		w.fault = always("", leasetest.Lost)
+		w.costs(func() { w.wantAddrs(a.add(w.pod("next", a), p).addrs, s.addrs) })
+	})
+}
