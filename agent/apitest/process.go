@@ -9,24 +9,25 @@ import (
 	"syscall"
 )
 
-// process is a program that runs until it is killed.
-type process struct {
+// Process is a program that runs until it is killed or ends by itself.
+type Process struct {
 	name string
 	log  string
 	cmd  *exec.Cmd
 	done chan struct{}
 }
 
-// run starts a program of [BinDir] in dir, with its output appended to a file
-// there. It is killed by [process.kill], and by the kernel should the calling
-// process die before.
-func run(dir, name string, args ...string) (*process, error) {
-	p := &process{name: name, log: filepath.Join(dir, name+".log"), done: make(chan struct{})}
+// Run starts the program at path in the directory dir, with its output
+// appended to a file there, named like the program. It is killed by
+// [Process.Kill], and by the kernel should the calling process die before.
+func Run(dir, path string, args ...string) (*Process, error) {
+	p := &Process{name: filepath.Base(path), done: make(chan struct{})}
+	p.log = filepath.Join(dir, p.name+".log")
 	log, err := os.OpenFile(p.log, os.O_CREATE|os.O_APPEND|os.O_WRONLY, 0o600)
 	if err != nil {
 		return nil, err
 	}
-	cmd := exec.Command(filepath.Join(BinDir(), name), args...)
+	cmd := exec.Command(path, args...)
 	p.cmd = cmd
 	cmd.Dir, cmd.Stdout, cmd.Stderr = dir, log, log
 	cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
@@ -41,23 +42,32 @@ func run(dir, name string, args ...string) (*process, error) {
 		err := cmd.Start()
 		started <- err
 		if err == nil {
-			_ = cmd.Wait() // it is killed: that it fails is no news
+			_ = cmd.Wait() // most are killed: that it fails is no news
 		}
 	}()
 	if err := <-started; err != nil {
-		return nil, fmt.Errorf("start %s: %w", name, err)
+		return nil, fmt.Errorf("start %s: %w", p.name, err)
 	}
 	return p, nil
 }
 
-// kill ends the program with SIGKILL, also when it is stopped, and returns
+// Kill ends the program with SIGKILL, also when it is stopped, and returns
 // when it is gone.
-func (p *process) kill() {
+func (p *Process) Kill() {
 	_ = p.cmd.Process.Kill() // it may have ended by itself
 	<-p.done
 }
 
-func (p *process) ended() bool {
+// Signal sends the program a signal. It fails when the program has ended.
+func (p *Process) Signal(s syscall.Signal) error { return p.cmd.Process.Signal(s) }
+
+// Done is closed when the program has ended.
+func (p *Process) Done() <-chan struct{} { return p.done }
+
+// Log is the path of the file that the program writes to.
+func (p *Process) Log() string { return p.log }
+
+func (p *Process) ended() bool {
 	select {
 	case <-p.done:
 		return true
@@ -66,8 +76,8 @@ func (p *process) ended() bool {
 	}
 }
 
-// tail returns the end of what the program has written.
-func (p *process) tail() string {
+// Tail returns the end of what the program has written.
+func (p *Process) Tail() string {
 	content, err := os.ReadFile(p.log)
 	if err != nil {
 		return err.Error()

@@ -85,8 +85,8 @@ func Installed() error {
 type Server struct {
 	config *rest.Config
 	dir    string
-	etcd   *process
-	api    *process
+	etcd   *Process
+	api    *Process
 	// arguments are those of the API server, the same at each start.
 	arguments []string
 }
@@ -120,14 +120,14 @@ func (s *Server) Config() *rest.Config { return rest.CopyConfig(s.config) }
 
 // Pause stops the API server (SIGSTOP): connections are accepted by the
 // kernel, and nothing is answered before [Server.Resume].
-func (s *Server) Pause() error { return s.api.cmd.Process.Signal(syscall.SIGSTOP) }
+func (s *Server) Pause() error { return s.api.Signal(syscall.SIGSTOP) }
 
 // Resume ends a pause (SIGCONT).
-func (s *Server) Resume() error { return s.api.cmd.Process.Signal(syscall.SIGCONT) }
+func (s *Server) Resume() error { return s.api.Signal(syscall.SIGCONT) }
 
 // Kill ends the API server with SIGKILL, in the middle of whatever it does.
 // What it has stored stays in etcd.
-func (s *Server) Kill() { s.api.kill() }
+func (s *Server) Kill() { s.api.Kill() }
 
 // Restart starts the API server anew on the same port, after [Server.Kill],
 // and returns when it is ready.
@@ -135,13 +135,13 @@ func (s *Server) Restart(ctx context.Context) error {
 	var failed []error
 	for range attempts {
 		var err error
-		if s.api, err = run(s.dir, "kube-apiserver", s.arguments...); err != nil {
+		if s.api, err = Run(s.dir, filepath.Join(BinDir(), "kube-apiserver"), s.arguments...); err != nil {
 			return err
 		}
 		if err = ready(ctx, s.config, s.etcd, s.api); err == nil {
 			return nil
 		}
-		s.api.kill()
+		s.api.Kill()
 		failed = append(failed, err)
 	}
 	return fmt.Errorf("restart the API server: %w", errors.Join(failed...))
@@ -149,9 +149,9 @@ func (s *Server) Restart(ctx context.Context) error {
 
 // Close ends both processes.
 func (s *Server) Close() {
-	for _, p := range []*process{s.api, s.etcd} {
+	for _, p := range []*Process{s.api, s.etcd} {
 		if p != nil {
-			p.kill()
+			p.Kill()
 		}
 	}
 }
@@ -163,7 +163,7 @@ func (s *Server) start(ctx context.Context) error {
 		return err
 	}
 	etcdURL, peerURL := "http://127.0.0.1:"+ports[0], "http://127.0.0.1:"+ports[1]
-	s.etcd, err = run(s.dir, "etcd",
+	s.etcd, err = Run(s.dir, filepath.Join(BinDir(), "etcd"),
 		"--data-dir="+filepath.Join(s.dir, "etcd"), "--unsafe-no-fsync",
 		"--listen-client-urls="+etcdURL, "--advertise-client-urls="+etcdURL,
 		"--listen-peer-urls="+peerURL, "--initial-advertise-peer-urls="+peerURL,
@@ -193,7 +193,7 @@ func (s *Server) start(ctx context.Context) error {
 		TLSClientConfig: rest.TLSClientConfig{Insecure: true},
 		QPS:             -1,
 	}
-	if s.api, err = run(s.dir, "kube-apiserver", s.arguments...); err != nil {
+	if s.api, err = Run(s.dir, filepath.Join(BinDir(), "kube-apiserver"), s.arguments...); err != nil {
 		return err
 	}
 	return ready(ctx, s.config, s.etcd, s.api)
@@ -238,7 +238,7 @@ func freePorts(n int) ([]string, error) {
 
 // ready waits until the server answers that it is, or one of the processes
 // has ended.
-func ready(ctx context.Context, config *rest.Config, processes ...*process) error {
+func ready(ctx context.Context, config *rest.Config, processes ...*Process) error {
 	ctx, cancel := context.WithTimeout(ctx, startLimit)
 	defer cancel()
 	client, err := rest.UnversionedRESTClientFor(unversioned(config))
@@ -252,12 +252,12 @@ func ready(ctx context.Context, config *rest.Config, processes ...*process) erro
 		}
 		for _, p := range processes {
 			if p.ended() {
-				return fmt.Errorf("%s ended: %s", p.name, p.tail())
+				return fmt.Errorf("%s ended: %s", p.name, p.Tail())
 			}
 		}
 		select {
 		case <-ctx.Done():
-			return fmt.Errorf("not ready after %s: %w: %s", startLimit, err, processes[len(processes)-1].tail())
+			return fmt.Errorf("not ready after %s: %w: %s", startLimit, err, processes[len(processes)-1].Tail())
 		case <-time.After(100 * time.Millisecond):
 		}
 	}
