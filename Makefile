@@ -4,7 +4,7 @@ SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
 .ONESHELL:
 .DEFAULT_GOAL := help
-.PHONY: help demo demo-down test verify unit e2e kind-up kind-down generate build image load clean
+.PHONY: help demo demo-down test verify unit e2e fuzz kind-up kind-down generate build image load clean
 
 # The version that programs print: the last tag and what came after it.
 VERSION ?= $(shell git describe --tags --always --dirty 2>/dev/null || echo unknown)
@@ -46,6 +46,9 @@ unit: $(BIN)/gotestsum ## tests with the race detector; no root, no docker
 e2e: $(BIN)/gotestsum kind-up image load ## scenarios on the kind cluster, which stays for the next time
 	@mkdir -p $(RESULTS)
 	$(BIN)/gotestsum --format standard-verbose --jsonfile $(RESULTS)/e2e.json -- -tags e2e -count 1 -timeout 90m ./e2e/...
+
+fuzz: ## every fuzz target for TIME each (20s)
+	@tools/fuzz $(TIME)
 
 kind-up: ## start the kind cluster, or reuse it
 	@kind/up
