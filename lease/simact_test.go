@@ -26,7 +26,7 @@ func (h *sim) act() {
 		{4, func() { h.createStateless(n) }},
 		{5, func() { h.scale(h.random.IntN(maxReplicas + 1)) }},
 		{8, h.control},
-		{31, h.kubelet},
+		{30, h.kubelet},
 		{4, h.tearDown},
 		{5, h.evict},
 		{7, h.deliverDel},
@@ -37,6 +37,7 @@ func (h *sim) act() {
 		{3, func() { h.yield(n) }},
 		{6, func() { h.watch(n) }},
 		{2, func() { h.crash(n) }},
+		{1, func() { h.replace(n) }},
 		{4, h.collect},
 		{2, func() { h.upkeep(n) }},
 		{1, func() { h.validate(n) }},
@@ -355,6 +356,13 @@ func (h *sim) tell(n *simNode, c leasetest.Change) {
 // crash ends a process and begins another. What it has sent may still land.
 func (h *sim) crash(n *simNode) {
 	h.logf("%s crashes", n.process.name)
+	h.stop(n)
+	h.boot(n)
+	h.logf("%s boots with %v", n.process.name, n.Entries())
+}
+
+// stop ends a process; the ADDs that wait for it fail.
+func (h *sim) stop(n *simNode) {
 	dead := n.process
 	dead.dead.Store(true)
 	for _, g := range h.director.waiting() {
@@ -363,7 +371,8 @@ func (h *sim) crash(n *simNode) {
 		}
 	}
 	n.disk.Crash()
-	for _, p := range h.pods {
+	for _, name := range h.names() {
+		p := h.pods[name]
 		if p.adding != nil && p.adding.process == dead {
 			container := strings.Fields(p.adding.name)[1]
 			p.adding = nil
@@ -372,8 +381,51 @@ func (h *sim) crash(n *simNode) {
 			}
 		}
 	}
+}
+
+// replace loses a node for good: its pods are gone, it is fenced, and another
+// node of its name comes up, sometimes with the disk of the old one.
+func (h *sim) replace(n *simNode) {
+	h.logf("%s is gone for good", n.id.Name)
+	h.stop(n)
+	for _, name := range h.names() {
+		if h.pods[name].node == n {
+			h.logf("pod %s is gone", name)
+			h.cluster.DeletePod(namespace, name)
+			delete(h.pods, name)
+		}
+	}
+	h.dels = slices.DeleteFunc(h.dels, func(d simDel) bool { return d.node == n })
+	if h.random.IntN(2) == 0 {
+		n.disk.Replace()
+	}
+	n.id.UID = fmt.Sprintf("%s-%d", n.id.UID, n.boots)
+	h.fence()
 	h.boot(n)
 	h.logf("%s boots with %v", n.process.name, n.Entries())
+}
+
+// fence ends the leases of nodes that are gone.
+func (h *sim) fence() {
+	c := &link{director: h.director, process: h.gc, cluster: h.cluster}
+	for _, b := range h.cluster.Blocks() {
+		for _, lease := range b.Leases {
+			if slices.ContainsFunc(h.nodes, func(n *simNode) bool { return n.id == lease.Node }) {
+				continue
+			}
+			h.begin(h.gc, "fence "+lease.Node.UID, func(ctx context.Context) error {
+				b, err := c.Block(ctx, b.Name())
+				if err != nil {
+					return ignoreNotFound(err)
+				}
+				if b.Fence(lease.Node.UID) == 0 {
+					return nil
+				}
+				_, err = c.PutBlock(ctx, b)
+				return err
+			}, func(error) {})
+		}
+	}
 }
 
 // collect is the collector's round over everything. Two may run at once, as

@@ -80,6 +80,8 @@ func (h *sim) settle() {
 			h.tidy(n)
 			h.drain()
 		}
+		h.fence()
+		h.drain()
 		h.collect()
 		h.drain()
 		h.check()
