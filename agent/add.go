@@ -77,7 +77,7 @@ func (a *Agent) acquire(ctx context.Context, r lease.Request) (entries []lease.E
 	err = backoff.Retry(func() error {
 		entries, err = a.lessee.Acquire(ctx, r)
 		var exhausted *lease.ExhaustedError
-		if err != nil && !errors.As(err, &exhausted) {
+		if err != nil && !errors.As(err, &exhausted) && !errors.Is(err, lease.ErrSearching) {
 			return backoff.Permanent(err)
 		}
 		return err

@@ -2,6 +2,7 @@ package agent
 
 import (
 	"context"
+	"errors"
 	"net/netip"
 	"time"
 
@@ -65,29 +66,27 @@ func (u *upkeep) run(ctx context.Context) error {
 	}
 }
 
+// round does what is due. Where one thing fails, the others are done all the
+// same.
 func (u *upkeep) round(ctx context.Context) error {
 	l := u.agent.lessee
-	if err := l.Tidy(ctx); err != nil {
-		return err
-	}
+	err := l.Tidy(ctx)
 	recent := u.agent.pools.recent()
 	free := l.Free()
 	u.age(free)
 	if surplus := surplus(free, recent, u.restless); len(surplus) > 0 {
-		if err := l.Yield(ctx, surplus); err != nil {
-			return err
-		}
+		err = errors.Join(err, l.Yield(ctx, surplus))
 	}
 	for _, p := range recent {
 		if !runsLow(p, free) {
 			continue
 		}
-		probes := aheadProbes
-		if _, err := l.ClaimAhead(ctx, p, func() int { return 0 }, &probes); err != nil {
-			return err
+		_, claimed := l.ClaimAhead(ctx, p, func() int { return 0 }, aheadProbes)
+		if claimed != nil && !errors.Is(claimed, lease.ErrSearching) {
+			err = errors.Join(err, claimed)
 		}
 	}
-	return nil
+	return err
 }
 
 // age notes since when addresses are free.

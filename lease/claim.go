@@ -4,7 +4,9 @@ import (
 	"context"
 	"encoding/binary"
 	"errors"
+	"fmt"
 	"hash/fnv"
+	"iter"
 	"math/bits"
 	"net/netip"
 	"time"
@@ -12,10 +14,14 @@ import (
 	"go4.org/netipx"
 )
 
+// ErrSearching says that no address was found to claim so far, but that some
+// blocks of the pool have not been looked at.
+var ErrSearching = errors.New("no free address found so far, and not every block has been looked at")
+
 // Limits of the search for a block with something to claim.
 const (
 	// maxProbes is how many blocks one claim looks at. The next one goes on
-	// where it ended, because blocks found full are passed over for a while.
+	// where it ended.
 	maxProbes = 64
 	// fullFor is how long a block counts as full, for each block of its
 	// pool; it lies between the two bounds. In a small pool an address that
@@ -104,7 +110,7 @@ type claimCall struct {
 // claim leases more addresses of the first pool that has any. Callers that
 // ask for the same pools while one claim is under way share it: it takes as
 // many addresses as there are callers. It returns nil when it took at least
-// one, [*ExhaustedError] when there is none.
+// one, [*ExhaustedError] when there is none, [ErrSearching] when there may be.
 func (l *Lessee) claim(ctx context.Context, pools []Pool) error {
 	key := poolNames(pools)
 	l.mu.Lock()
@@ -143,39 +149,61 @@ func poolNames(pools []Pool) string {
 }
 
 func (l *Lessee) claimFrom(ctx context.Context, pools []Pool, waiting func() int) error {
-	probes := maxProbes
+	var unfinished error
 	var names []string
 	for _, p := range pools {
-		got, err := l.ClaimAhead(ctx, p, waiting, &probes)
-		if err != nil || got > 0 {
+		got, err := l.ClaimAhead(ctx, p, waiting, maxProbes)
+		if got > 0 || err != nil && !errors.Is(err, ErrSearching) {
 			return err
 		}
+		unfinished = errors.Join(unfinished, err)
 		names = append(names, p.Name)
+	}
+	if unfinished != nil {
+		return unfinished
 	}
 	return &ExhaustedError{Pools: names}
 }
 
 // ClaimAhead leases addresses of one pool, as many as waiting returns when
 // the update is made and up to the pool's Plenty beyond them, all from one
-// block. It returns how many it got, none when it found no block with any.
-// It looks at no more than *probes blocks and counts them down.
-func (l *Lessee) ClaimAhead(ctx context.Context, p Pool, waiting func() int, probes *int) (int, error) {
+// block. It returns how many it got: none when no block of the pool has any.
+//
+// It looks at no more than probes blocks that are not known to be full. When
+// that is not enough it fails with [ErrSearching], and the next call goes on
+// where this one ended.
+func (l *Lessee) ClaimAhead(ctx context.Context, p Pool, waiting func() int, probes int) (int, error) {
 	walk := newWalk(p.Ranges, l.node.UID+p.Name)
-	for prefix := range walk.blocks {
-		if *probes == 0 {
-			break
-		}
+	for at, prefix := range walk.from(l.cursor(p.Name)) {
 		if l.knownFull(prefix, p) {
 			continue
 		}
-		*probes--
+		if probes--; probes < 0 {
+			l.setCursor(p.Name, at)
+			return 0, fmt.Errorf("pool %q: %w", p.Name, ErrSearching)
+		}
 		got, err := l.claimIn(ctx, prefix, p, waiting)
 		if err != nil || got > 0 {
+			l.setCursor(p.Name, at)
 			return got, err
 		}
 		l.markFull(prefix, walk.total)
 	}
 	return 0, nil
+}
+
+// cursor returns where the last search of the pool ended, as a place in its
+// walk.
+func (l *Lessee) cursor(pool string) uint64 {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.cursors[pool]
+}
+
+func (l *Lessee) setCursor(pool string, at uint64) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.cursors[pool] = at
 }
 
 // claimIn leases addresses of one block.
@@ -251,11 +279,15 @@ func newWalk(set *netipx.IPSet, seed string) *walk {
 	return w
 }
 
-// blocks yields every block once; one that two ranges share may come twice.
-func (w *walk) blocks(yield func(netip.Prefix) bool) {
-	for i := range w.total {
-		if !yield(w.at((w.start + i) % w.total)) {
-			return
+// from yields every block once, with its place in the walk, beginning at the
+// place given. A block that two ranges share may come twice.
+func (w *walk) from(begin uint64) iter.Seq2[uint64, netip.Prefix] {
+	return func(yield func(uint64, netip.Prefix) bool) {
+		for i := range w.total {
+			at := (begin + i) % w.total
+			if !yield(at, w.at((w.start+at)%w.total)) {
+				return
+			}
 		}
 	}
 }

@@ -1,6 +1,7 @@
 package lease_test
 
 import (
+	"errors"
 	"fmt"
 	"net/netip"
 	"slices"
@@ -280,20 +281,49 @@ func TestUpdateWithoutAnswerGivesUp(t *testing.T) {
 	})
 }
 
+// fillBlocks leases whole blocks from 10.0.0.0 on to the node.
+func fillBlocks(w *world, n *node, blocks int) {
+	for i := range blocks {
+		n.add(w.pod(fmt.Sprintf("%s-%d", n.id.Name, i), n), pool("all", 16, fmt.Sprintf("10.0.%d.%d-10.0.%d.%d", i/16, 16*(i%16), i/16, 16*(i%16)+15)))
+	}
+}
+
 func TestClaimAheadLooksAtNoMoreThanItMay(t *testing.T) {
 	history(t, func(w *world) {
 		a, b := w.node("a"), w.node("b")
-		p := pool("p", 16, "10.0.0.0-10.0.0.63")
-		for i := range 4 {
-			b.add(w.pod(fmt.Sprintf("b-%d", i), b), pool("all", 16, fmt.Sprintf("10.0.0.%d-10.0.0.%d", 16*i, 16*i+15)))
-		}
-		probes := 3
+		fillBlocks(w, b, 4)
 		w.costs(func() {
-			got, err := a.ClaimAhead(w.Context(), p, func() int { return 1 }, &probes)
-			if got != 0 || err != nil || probes != 0 {
-				w.Errorf("got %d, %v, %d probes left", got, err, probes)
+			got, err := a.ClaimAhead(w.Context(), pool("p", 16, "10.0.0.0-10.0.0.63"), func() int { return 1 }, 3)
+			if got != 0 || !errors.Is(err, lease.ErrSearching) {
+				w.Errorf("got %d, %v", got, err)
 			}
 		}, slices.Repeat([]string{"Block"}, 3)...)
+	})
+}
+
+// The one free address of a pool of many blocks is found, however many blocks
+// there are, because each search goes on where the last one ended.
+func TestLastAddressOfALargePoolIsFound(t *testing.T) {
+	history(t, func(w *world) {
+		a, b := w.node("a"), w.node("b")
+		fillBlocks(w, b, 16*16)
+		last := w.block(netip.MustParseAddr("10.0.9.32"))
+		w.change(last.Addr(0), func(b *lease.Block) error { b.Fence("uid-of-b"); return nil })
+		p := pool("p", 0, "10.0.0.0-10.0.15.255")
+		for range 10 {
+			s, err := a.tryAdd(w.Context(), w.pod("late", a), p)
+			if err == nil {
+				if lease.BlockOf(s.addrs[0]) != last.Prefix() {
+					w.Errorf("got %v, want one of %s", s.addrs, last.Prefix())
+				}
+				return
+			}
+			if !errors.Is(err, lease.ErrSearching) {
+				w.Fatalf("gave up: %v", err)
+			}
+			w.pass(time.Minute) // nothing is known to be full any more
+		}
+		w.Error("ten searches did not find it")
 	})
 }
 

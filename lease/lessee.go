@@ -43,8 +43,10 @@ type Lessee struct {
 	// freed is when an address became free, for picking the one that has
 	// been free the longest.
 	freed map[netip.Addr]time.Time
-	// full is until when a block is known to have nothing to claim.
-	full map[netip.Prefix]time.Time
+	// full is until when a block is known to have nothing to claim, cursors
+	// where the search of a pool, by name, goes on.
+	full    map[netip.Prefix]time.Time
+	cursors map[string]uint64
 	// read ahead by Prepare: the endpoint of a pod, by UID.
 	pointers map[string]Endpoint
 
@@ -81,6 +83,7 @@ func New(c Config) (*Lessee, error) {
 		busy:     map[netip.Addr]bool{},
 		freed:    map[netip.Addr]time.Time{},
 		full:     map[netip.Prefix]time.Time{},
+		cursors:  map[string]uint64{},
 		pointers: map[string]Endpoint{},
 		queues:   map[netip.Prefix][]*amendment{},
 		turns:    map[Identity]chan struct{}{},
@@ -193,7 +196,7 @@ func (l *Lessee) Ready() error {
 // happened in between; either every family gets an address or nothing is
 // kept.
 //
-// Errors: [*ExhaustedError]; [ErrNotStarted]; [ErrCutOff]; those of
+// Errors: [*ExhaustedError]; [ErrSearching]; [ErrNotStarted]; [ErrCutOff]; those of
 // [Cluster] and [Disk]. Each of them may be retried.
 func (l *Lessee) Acquire(ctx context.Context, r Request) ([]Entry, error) {
 	done, err := l.takeTurn(ctx, r.identity())

@@ -46,7 +46,7 @@ func TestWalkVisitsEachBlockOfASmallSet(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			var got []string
-			for b := range newWalk(setOf(t, test.ranges...), "seed").blocks {
+			for _, b := range newWalk(setOf(t, test.ranges...), "seed").from(0) {
 				got = append(got, b.String())
 			}
 			slices.Sort(got)
@@ -61,13 +61,12 @@ func TestWalkVisitsEachBlockOfASmallSet(t *testing.T) {
 // Two ranges of one block are visited once each: what shares a block is the
 // price of not remembering, and a claim finds it full the second time.
 func TestWalkMayVisitASharedBlockTwice(t *testing.T) {
-	got := slices.Collect(newWalk(setOf(t, "10.0.0.1-10.0.0.2", "10.0.0.9-10.0.0.20"), "seed").blocks)
 	seen := map[netip.Prefix]int{}
-	for _, b := range got {
+	for _, b := range newWalk(setOf(t, "10.0.0.1-10.0.0.2", "10.0.0.9-10.0.0.20"), "seed").from(0) {
 		seen[b]++
 	}
 	if len(seen) != 2 || seen[netip.MustParsePrefix("10.0.0.0/28")] != 2 || seen[netip.MustParsePrefix("10.0.0.16/28")] != 1 {
-		t.Errorf("visited %v", got)
+		t.Errorf("visited %v", seen)
 	}
 }
 
@@ -93,6 +92,23 @@ func TestBlockCount(t *testing.T) {
 	}
 }
 
+func TestWalkGoesOnAnywhereAndStillVisitsAll(t *testing.T) {
+	w := newWalk(setOf(t, "10.0.0.0-10.0.0.127"), "seed")
+	for begin := range w.total {
+		var got []netip.Prefix
+		for at, b := range w.from(begin) {
+			if len(got) == 0 && at != begin {
+				t.Errorf("from %d, it began at %d", begin, at)
+			}
+			got = append(got, b)
+		}
+		slices.SortFunc(got, netip.Prefix.Compare)
+		if len(slices.Compact(got)) != 8 {
+			t.Errorf("from %d, it visited %v", begin, got)
+		}
+	}
+}
+
 func TestLargeSetsAreWalkedFromAPlaceOfTheNode(t *testing.T) {
 	for _, ranges := range []string{"10.0.0.0/8", "fd00::/48", "0.0.0.0/0", "::/0"} {
 		set := setOf(t, ranges)
@@ -100,7 +116,7 @@ func TestLargeSetsAreWalkedFromAPlaceOfTheNode(t *testing.T) {
 		for _, node := range []string{"a", "b", "c", "d"} {
 			w := newWalk(set, node)
 			n := 0
-			for b := range w.blocks {
+			for _, b := range w.from(0) {
 				if !set.Contains(b.Addr()) {
 					t.Fatalf("%s is not in %s", b, ranges)
 				}
@@ -149,7 +165,7 @@ func FuzzWalk(f *testing.F) {
 			t.Fatal(err)
 		}
 		got := map[netip.Prefix]bool{}
-		for block := range newWalk(set, seed).blocks {
+		for _, block := range newWalk(set, seed).from(0) {
 			got[block] = true
 		}
 		if len(got) != len(want) {
