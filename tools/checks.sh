@@ -107,8 +107,8 @@ check_chart() {
   expect 'Multus finds its default network itself' '--multus-autoconfig-dir=/etc/cni/net.d' 1
   expect 'without Multus' '^kind: DaemonSet' 1 --set multus.multusCNI.install=false
   expect 'without Multus and its objects' 'k8s.cni.cncf.io' 0 --set multus.multusCNI.install=false,multus.enableMultusConfig=false
-  expect 'alone' '--conf-name=10-holdfast.conflist' 1 --set cni.install=true,multus.multusCNI.install=false "${pool_v4[@]}"
-  expect 'under Multus, the node gets no second configuration' '--conf-name=' 0 --set cni.install=true "${pool_v4[@]}"
+  expect 'alone' '--conf=/etc/holdfast/cni.conflist' 1 --set cni.install=true,multus.multusCNI.install=false "${pool_v4[@]}"
+  expect 'under Multus, the node gets no second configuration' '--conf=' 0 --set cni.install=true "${pool_v4[@]}"
   expect 'under Multus, the list is its default network' 'default-network.conflist: \|' 1 --set cni.install=true "${pool_v4[@]}"
   expect 'macvlan' '"master": "ens192"' 1 --set cni.install=true,cni.type=macvlan,cni.master=ens192
   expect 'more plugins' '"type": "portmap"' 1 --set cni.install=true,cni.extraPlugins[0].type=portmap
