@@ -3,6 +3,7 @@
 package agents
 
 import (
+	"context"
 	"encoding/json"
 	"fmt"
 	"net"
@@ -41,7 +42,9 @@ func (n *node) raw(t *testing.T, method, path, body string) *http.Response {
 	}
 	client := http.Client{Transport: &http.Transport{
 		DisableKeepAlives: true,
-		Dial:              func(string, string) (net.Conn, error) { return net.Dial("unix", n.client.Socket) },
+		DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
+			return new(net.Dialer).DialContext(ctx, "unix", n.client.Socket)
+		},
 	}}
 	response, err := client.Do(request)
 	if err != nil {
