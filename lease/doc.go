@@ -197,8 +197,8 @@
 //   - Fairness. A pool that is used out is given to who asks at the right
 //     moment.
 //   - That one call searches a large pool to its end: a claim looks at 64 blocks
-//     that it does not know to be full, and it forgets which were after half a
-//     minute at the latest.
+//     that it does not know to be full, says so ([ErrSearching]), and the next
+//     one goes on from there.
 //   - Clocks. The wall clock rules how long addresses cool down, and nothing
 //     else that is written down; a clock set back makes them cool longer.
 //
