@@ -10,57 +10,10 @@ import (
 	"time"
 
 	corev1 "k8s.io/api/core/v1"
-
-	"github.com/holdfast-ipam/holdfast/e2e/cluster"
 )
 
-// withoutMultus makes Holdfast the cluster's only network plugin until the
-// test ends.
-func withoutMultus(t *testing.T) {
-	t.Helper()
-	c, err := cluster.Open()
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() {
-		if err := c.Install(context.Background()); err != nil {
-			t.Errorf("install Multus again: %v", err)
-		}
-		awaitConfiguration(t, c, "multus")
-	})
-	if err := c.Install(context.Background(), "--set", "multus.multusCNI.install=false"); err != nil {
-		t.Fatal(err)
-	}
-	awaitConfiguration(t, c, "holdfast")
-}
-
-// awaitConfiguration waits until the first configuration on every node is of
-// the named kind: the runtime looks at nothing else.
-func awaitConfiguration(t *testing.T, c *cluster.Cluster, kind string) {
-	t.Helper()
-	err := cluster.Await(context.Background(), time.Minute, func(ctx context.Context) error {
-		pods, err := c.Agents(ctx)
-		if err != nil {
-			return err
-		}
-		for _, p := range pods {
-			first, err := c.OnNode(ctx, p.Spec.NodeName, "ls /etc/cni/net.d/*.conf /etc/cni/net.d/*.conflist 2>/dev/null | sort | head -n 1")
-			if err != nil && first == "" {
-				return err
-			}
-			if !strings.Contains(first, kind) {
-				return fmt.Errorf("the first configuration on %s is %q", p.Spec.NodeName, strings.TrimSpace(first))
-			}
-		}
-		return nil
-	})
-	if err != nil {
-		t.Fatalf("the nodes use %s: %v", kind, err)
-	}
-}
-
 func TestWithoutMultus(t *testing.T) {
-	withoutMultus(t)
+	installed(t, "--set", noMultus)
 	t.Run("PodsGetAndKeepTheirAddresses", func(t *testing.T) {
 		s := begin(t, "alone")
 		s.statefulSet("web", 3, template("web", s.routedPool("p", 1, 16), defaultNetwork, spread))
@@ -70,6 +23,14 @@ func TestWithoutMultus(t *testing.T) {
 		s.keeps(before, s.ready("web", 3, before...))
 	})
 	t.Run("SandboxesAreReplacedWhileTheAPIServerIsAway", apiServerAway)
+	t.Run("PodsOnMacvlanReachEachOther", func(t *testing.T) {
+		upgrade(t, "--set", noMultus+",cni.type=macvlan,cni.master=ens192")
+		s := begin(t, "alone-macvlan")
+		s.statefulSet("web", 2, template("web", s.pool("p", "10.6.17.1-10.6.17.4"), defaultNetwork))
+		pods := s.ready("web", 2)
+		s.within("10.6.17.1", "10.6.17.4", pods)
+		s.must(s.kubectl("", "exec", "web-0", "--", "ping", "-c", "1", "-w", "20", pods[1].Status.PodIP))
+	})
 }
 
 // routedPool creates a pool for point-to-point links, which need a gateway.
@@ -92,17 +53,11 @@ func apiServerAway(t *testing.T) {
 	})
 	s.must(s.cluster.StopAPIServer(s.ctx))
 	stopped := time.Now()
-	for _, pods := range [][]corev1.Pod{web, front} {
-		for i := range pods {
-			s.must(s.cluster.StopSandbox(s.ctx, &pods[i]))
-		}
-	}
-	for _, pods := range [][]corev1.Pod{web, front} {
-		for i := range pods {
-			s.backInPlace(&pods[i])
-		}
-	}
+	s.replaceSandboxes(append(web, front...))
 	t.Logf("all four pods were back %.0f s after the API server had gone", time.Since(stopped).Seconds())
+	s.must(s.cluster.KillAgent(s.ctx, node))
+	s.replaceSandboxes(web)
+	t.Logf("the StatefulSet's pods were back %.0f s after it had gone, with an agent that never saw it", time.Since(stopped).Seconds())
 	// The rest of the minute: whoever waits for the API server is to be seen
 	// waiting.
 	s.await(2*time.Minute, "a minute passes", func(context.Context) error {
@@ -112,8 +67,25 @@ func apiServerAway(t *testing.T) {
 		return nil
 	})
 	s.must(s.cluster.StartAPIServer(s.ctx))
+	t.Logf("the API server answered again after %.0f s", time.Since(stopped).Seconds())
 	s.undisturbed(web, s.ready("web", 2))
 	s.undisturbed(front, s.ready("front", 2))
+	t.Logf("every pod was ready again after %.0f s", time.Since(stopped).Seconds())
+}
+
+// replaceSandboxes stops the pods' sandboxes and waits until each pod has
+// another one and its address.
+func (s *scenario) replaceSandboxes(pods []corev1.Pod) {
+	s.Helper()
+	for i := range pods {
+		// It asks the agent to take the address back, so it waits for one.
+		s.await(patience, pods[i].Name+" loses its sandbox", func(ctx context.Context) error {
+			return s.cluster.StopSandbox(ctx, &pods[i])
+		})
+	}
+	for i := range pods {
+		s.backInPlace(&pods[i])
+	}
 }
 
 // backInPlace waits until the runtime has a new sandbox for the pod that has

@@ -68,12 +68,14 @@ func (s *scenario) end() {
 
 func (s *scenario) check(when string) {
 	s.Helper()
+	started := time.Now()
 	violations := checker.Settle(s.ctx, grace, func(ctx context.Context) checker.Snapshot {
 		return checker.Gather(ctx, s.cluster)
 	})
 	for _, v := range violations {
 		s.Errorf("%s: %s", when, v)
 	}
+	s.Logf("the checker looked at the cluster %s for %.1f s", when, time.Since(started).Seconds())
 }
 
 func (s *scenario) removeWorkloads() {

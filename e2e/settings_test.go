@@ -3,7 +3,6 @@
 package e2e
 
 import (
-	"context"
 	"fmt"
 	"maps"
 	"strings"
@@ -12,7 +11,6 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
 	"github.com/holdfast-ipam/holdfast/crds/spiderpool/v2beta1"
-	"github.com/holdfast-ipam/holdfast/e2e/cluster"
 )
 
 // routed is the spec of a pool for point-to-point links, whose pods talk to
@@ -22,23 +20,6 @@ func routed(first, last int) v2beta1.IPPoolSpec {
 		Subnet:  "10.245.0.0/16",
 		IPs:     []string{fmt.Sprintf("10.245.0.%d-10.245.0.%d", first, last)},
 		Gateway: "10.245.255.1",
-	}
-}
-
-// installed upgrades the release with more values until the test ends.
-func installed(t *testing.T, values ...string) {
-	t.Helper()
-	c, err := cluster.Open()
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() {
-		if err := c.Install(context.Background()); err != nil {
-			t.Errorf("install the defaults again: %v", err)
-		}
-	})
-	if err := c.Install(context.Background(), values...); err != nil {
-		t.Fatal(err)
 	}
 }
 

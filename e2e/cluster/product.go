@@ -40,10 +40,7 @@ func (c *Cluster) Install(ctx context.Context, extra ...string) error {
 	if _, err := c.Helm(ctx, InstallArguments(extra...)...); err != nil {
 		return fmt.Errorf("install the chart: %w", err)
 	}
-	if err := c.RestartOutdated(ctx); err != nil {
-		return err
-	}
-	return c.AwaitAgents(ctx)
+	return c.RestartOutdated(ctx)
 }
 
 // Installed tells whether the release is there, in whatever state.
@@ -62,9 +59,13 @@ func (c *Cluster) RenewCRDs(ctx context.Context) error {
 	return err
 }
 
-// RestartOutdated restarts the agents if one of them runs an older image than
-// the one its node now has under the same name: helm does not see that.
+// RestartOutdated waits for the agents, and restarts them if one runs an older
+// image than the one its node now has under the same name: helm does not see
+// that.
 func (c *Cluster) RestartOutdated(ctx context.Context) error {
+	if err := c.AwaitAgents(ctx); err != nil {
+		return err
+	}
 	pods, err := c.Agents(ctx)
 	if err != nil {
 		return err
@@ -146,12 +147,17 @@ func (c *Cluster) StartAgent(ctx context.Context, node string) error {
 
 // StartKubelets undoes every StopAgent of an earlier run.
 func (c *Cluster) StartKubelets(ctx context.Context) error {
-	out, err := run(exec.CommandContext(ctx, "docker", "ps", "--filter", "label=io.x-k8s.kind.cluster="+Name, "--format", "{{.Names}}"), "")
+	return c.onEveryNode(ctx, "systemctl start kubelet")
+}
+
+// onEveryNode runs a script on each node. It needs no API server.
+func (c *Cluster) onEveryNode(ctx context.Context, script string) error {
+	names, err := run(exec.CommandContext(ctx, "docker", "ps", "--filter", "label=io.x-k8s.kind.cluster="+Name, "--format", "{{.Names}}"), "")
 	if err != nil {
 		return err
 	}
-	for _, node := range strings.Fields(out) {
-		if err := c.StartAgent(ctx, node); err != nil {
+	for _, node := range strings.Fields(names) {
+		if _, err := c.OnNode(ctx, node, script); err != nil {
 			return err
 		}
 	}
@@ -164,7 +170,7 @@ func (c *Cluster) StopSandbox(ctx context.Context, pod *corev1.Pod) error {
 	_, err := c.OnNode(ctx, pod.Spec.NodeName, `
 id=$(crictl pods --quiet --no-trunc --state Ready --label io.kubernetes.pod.uid=`+string(pod.UID)+`)
 [[ -n $id ]] || { echo "the pod has no sandbox here" >&2; exit 1; }
-crictl stopp "$id" >/dev/null`)
+crictl --timeout 1m stopp "$id" >/dev/null`)
 	return err
 }
 
@@ -189,10 +195,16 @@ exit 1`)
 	return err
 }
 
-// StartAPIServer undoes StopAPIServer and waits until it answers again.
+// StartAPIServer undoes StopAPIServer and waits until it answers again. Those
+// who missed it look for it ever more seldom: kubelets, and those that kubelet
+// restarts when they die without it. New kubelets begin at once.
 func (c *Cluster) StartAPIServer(ctx context.Context) error {
-	if _, err := c.OnNode(ctx, ControlPlane, "if [[ -e "+parked+" ]]; then mv "+parked+" "+manifest+"; fi"); err != nil {
+	out, err := c.OnNode(ctx, ControlPlane, "if [[ -e "+parked+" ]]; then mv "+parked+" "+manifest+"; echo parked; fi")
+	if err != nil {
 		return err
 	}
-	return c.AwaitAPIServer(ctx)
+	if err := c.AwaitAPIServer(ctx); err != nil || out == "" {
+		return err
+	}
+	return c.onEveryNode(ctx, "systemctl restart kubelet")
 }
