@@ -10,6 +10,8 @@ import (
 	"time"
 
 	corev1 "k8s.io/api/core/v1"
+
+	"github.com/holdfast-ipam/holdfast/crds/spiderpool/v2beta1"
 )
 
 func TestWithoutMultus(t *testing.T) {
@@ -34,9 +36,14 @@ func TestWithoutMultus(t *testing.T) {
 }
 
 // routedPool creates a pool for point-to-point links, which need a gateway.
+// Their pods talk to their node only.
 func (s *scenario) routedPool(name string, first, last int) string {
 	s.Helper()
-	return s.poolWith(name, routed(first, last))
+	return s.poolWith(name, v2beta1.IPPoolSpec{
+		Subnet:  "10.245.0.0/16",
+		IPs:     []string{fmt.Sprintf("10.245.0.%d-10.245.0.%d", first, last)},
+		Gateway: "10.245.255.1",
+	})
 }
 
 func apiServerAway(t *testing.T) {

@@ -6,6 +6,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"sync"
 	"testing"
 	"time"
 
@@ -55,6 +56,9 @@ func TestAgentsKilledAmidStartsAndStopsLoseNothing(t *testing.T) {
 	s.someReady("front", 5)
 	s.killAgents()
 	s.ready("front", 10)
+	// The checker wants every journal, and kubelet takes its time with what
+	// dies so often.
+	s.must(s.cluster.AwaitAgents(s.ctx))
 }
 
 // killAgents kills every agent with signal 9. One that has just been killed
@@ -77,14 +81,16 @@ func TestUpgradeWhilePodsStartLosesNothing(t *testing.T) {
 	s.statefulSet("web", 4, template("web", pool, spread))
 	before := s.ready("web", 4)
 	s.deployment("front", 9, template("front", pool, spread))
-	rolled := make(chan error, 1)
-	go func() { rolled <- s.cluster.RestartAgents(s.ctx) }()
+	var rollout sync.WaitGroup
+	rollout.Go(func() {
+		if err := s.cluster.RestartAgents(s.ctx); err != nil {
+			t.Error(err)
+		}
+	})
+	s.Cleanup(rollout.Wait)
 	s.deletePods(before...)
 	s.keeps(before, s.ready("web", 4, before...))
 	s.ready("front", 9)
-	if err := <-rolled; err != nil {
-		t.Error(err)
-	}
 }
 
 func TestKilledElectedAgentIsReplaced(t *testing.T) {

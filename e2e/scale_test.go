@@ -111,8 +111,6 @@ func TestDeletedStatefulSetGivesItsAddressesBack(t *testing.T) {
 			}
 			return nil
 		})
-		s.deployment(cascade+"-heir", 2, template(cascade+"-heir", pool))
-		s.ready(cascade+"-heir", 2)
 	}
 }
 

@@ -9,19 +9,7 @@ import (
 	"testing"
 
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
-
-	"github.com/holdfast-ipam/holdfast/crds/spiderpool/v2beta1"
 )
-
-// routed is the spec of a pool for point-to-point links, whose pods talk to
-// their node only.
-func routed(first, last int) v2beta1.IPPoolSpec {
-	return v2beta1.IPPoolSpec{
-		Subnet:  "10.245.0.0/16",
-		IPs:     []string{fmt.Sprintf("10.245.0.%d-10.245.0.%d", first, last)},
-		Gateway: "10.245.255.1",
-	}
-}
 
 func TestAnotherPoolInTheAnnotationKeepsTheAddress(t *testing.T) {
 	s := begin(t, "keep")

@@ -5,6 +5,7 @@ package cluster
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -26,20 +27,22 @@ type Cluster struct {
 	Kube *kubernetes.Clientset
 	CRDs *crds.Clients
 
+	name       string // as kind knows it
 	root       string
 	kubeconfig string
 }
 
-// Open returns the cluster that KUBECONFIG leads to, or without it the one
-// that `make kind-up` made. It is called from inside the repository.
+// Open returns the cluster that `make kind-up` made, with the same settings
+// KIND_CLUSTER and KUBECONFIG. It is called from inside the repository.
 func Open() (*Cluster, error) {
 	root, err := findRoot()
 	if err != nil {
 		return nil, err
 	}
-	c := &Cluster{root: root, kubeconfig: os.Getenv("KUBECONFIG")}
-	if c.kubeconfig == "" {
-		c.kubeconfig = filepath.Join(root, "build", "kind", "kubeconfig")
+	c := &Cluster{
+		name:       cmp.Or(os.Getenv("KIND_CLUSTER"), "holdfast"),
+		root:       root,
+		kubeconfig: cmp.Or(os.Getenv("KUBECONFIG"), filepath.Join(root, "build", "kind", "kubeconfig")),
 	}
 	if _, err := os.Stat(c.kubeconfig); err != nil {
 		return nil, fmt.Errorf("there is no cluster, start it with `make kind-up`: %w", err)

@@ -12,7 +12,6 @@ import (
 
 // The release under test and where it is.
 const (
-	Name      = "holdfast" // of the kind cluster
 	Release   = "holdfast"
 	Namespace = "kube-system"
 
@@ -152,7 +151,7 @@ func (c *Cluster) StartKubelets(ctx context.Context) error {
 
 // onEveryNode runs a script on each node. It needs no API server.
 func (c *Cluster) onEveryNode(ctx context.Context, script string) error {
-	names, err := run(exec.CommandContext(ctx, "docker", "ps", "--filter", "label=io.x-k8s.kind.cluster="+Name, "--format", "{{.Names}}"), "")
+	names, err := run(exec.CommandContext(ctx, "docker", "ps", "--filter", "label=io.x-k8s.kind.cluster="+c.name, "--format", "{{.Names}}"), "")
 	if err != nil {
 		return err
 	}
@@ -174,17 +173,19 @@ crictl --timeout 1m stopp "$id" >/dev/null`)
 	return err
 }
 
-// The control plane's node and where kubelet finds the API server's manifest.
+// Where kubelet finds the API server's manifest, and where it does not.
 const (
-	ControlPlane = Name + "-control-plane"
-	manifest     = "/etc/kubernetes/manifests/kube-apiserver.yaml"
-	parked       = "/etc/kubernetes/kube-apiserver.yaml.parked"
+	manifest = "/etc/kubernetes/manifests/kube-apiserver.yaml"
+	parked   = "/etc/kubernetes/kube-apiserver.yaml.parked"
 )
+
+// controlPlane is the node of the API server, as kind names it.
+func (c *Cluster) controlPlane() string { return c.name + "-control-plane" }
 
 // StopAPIServer stops the API server until StartAPIServer, and returns when it
 // is gone.
 func (c *Cluster) StopAPIServer(ctx context.Context) error {
-	_, err := c.OnNode(ctx, ControlPlane, `
+	_, err := c.OnNode(ctx, c.controlPlane(), `
 mv `+manifest+` `+parked+`
 for _ in $(seq 600); do
   [[ -n $(crictl ps --quiet --state Running --name '^kube-apiserver$') ]] || exit 0
@@ -199,7 +200,7 @@ exit 1`)
 // who missed it look for it ever more seldom: kubelets, and those that kubelet
 // restarts when they die without it. New kubelets begin at once.
 func (c *Cluster) StartAPIServer(ctx context.Context) error {
-	out, err := c.OnNode(ctx, ControlPlane, "if [[ -e "+parked+" ]]; then mv "+parked+" "+manifest+"; echo parked; fi")
+	out, err := c.OnNode(ctx, c.controlPlane(), "if [[ -e "+parked+" ]]; then mv "+parked+" "+manifest+"; echo parked; fi")
 	if err != nil {
 		return err
 	}
