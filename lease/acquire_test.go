@@ -294,6 +294,22 @@ func TestReleasePodGivesBackAllOfIt(t *testing.T) {
 	})
 }
 
+// What is left of a pod is given back by the pod's UID: the next pod of the
+// name runs already.
+func TestReleasePodLeavesTheNextPodOfTheName(t *testing.T) {
+	history(t, func(w *world) {
+		a := w.node("a")
+		p := pool("p", 0, "10.0.0.0-10.0.0.15")
+		gone := a.add(w.pod("web", a), p)
+		next := a.add(w.pod("web", a), p)
+		if _, err := a.ReleasePod(gone.uid); err != nil {
+			w.Fatal(err)
+		}
+		a.wantState(gone.addrs[0], lease.Cooling)
+		a.wantState(next.addrs[0], lease.Assigned)
+	})
+}
+
 // A pod that is first placed is left to its ADD, and what was read is not
 // read again.
 func TestPrepareLeavesFirstPlacementToAdd(t *testing.T) {

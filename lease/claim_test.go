@@ -266,6 +266,18 @@ func TestChangesOfOneBlockShareUpdates(t *testing.T) {
 	})
 }
 
+// The watch has not told yet that another node was faster: the update loses,
+// and the next one is made of what a read shows.
+func TestConflictIsJudgedAnewOnARead(t *testing.T) {
+	history(t, func(w *world) {
+		a, b := w.node("a"), w.node("b")
+		p := pool("p", 0, "10.0.0.1-10.0.0.3")
+		a.add(w.pod("a-0", a), p)
+		b.add(w.pod("b-0", b), p)
+		w.costs(func() { a.add(w.pod("a-1", a), p) }, "PutBlock", "Block", "PutBlock")
+	})
+}
+
 // An update that gets no answer at all ends, and says so.
 func TestUpdateWithoutAnswerGivesUp(t *testing.T) {
 	history(t, func(w *world) {

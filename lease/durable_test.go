@@ -105,6 +105,20 @@ func TestRestartKeepsRetained(t *testing.T) {
 	})
 }
 
+// Nobody else gets it either, whoever asks first after the restart.
+func TestRestartKeepsRetainedFromOthers(t *testing.T) {
+	history(t, func(w *world) {
+		a := w.node("a")
+		p := pool("p", 0, "10.0.0.1-10.0.0.1")
+		s := a.add(w.member("web-0", a), p)
+		a.del(s)
+		a.restart()
+		_, err := a.tryAdd(w.Context(), w.pod("other", a), p)
+		wantExhausted(w, err, "p")
+		w.wantAddrs(a.add(w.member("web-0", a), p).addrs, s.addrs)
+	})
+}
+
 func TestCoolingSurvivesRestart(t *testing.T) {
 	history(t, func(w *world) {
 		a := w.node("a")

@@ -44,3 +44,23 @@ func TestClaimWhoseAnswerWasLostIsUsed(t *testing.T) {
 		})
 	}
 }
+
+// It is not made a second time, elsewhere: that would use a pool out with
+// addresses that nobody knows of.
+func TestLostClaimIsMadeOnce(t *testing.T) {
+	for _, kind := range []leasetest.Kind{leasetest.Lost, leasetest.Late} {
+		history(t, func(w *world) {
+			a := w.node("a")
+			w.fault = once("PutBlock", 1, kind)
+			a.add(w.pod("web", a), pool("p", 16, "10.0.0.0-10.0.0.63"))
+			w.cluster.Land()
+			leased := 0
+			for _, b := range w.cluster.Blocks() {
+				leased += b.Leased().Len()
+			}
+			if leased != lease.Size {
+				w.Errorf("fault %d: %d addresses are leased, want one block\n%s", kind, leased, w)
+			}
+		})
+	}
+}

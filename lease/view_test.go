@@ -86,3 +86,23 @@ func TestStaleViewOfUnwatchedBlockIsNotTrusted(t *testing.T) {
 		}
 	})
 }
+
+// A watch that was interrupted may report a block as gone from a list of long
+// ago. The block is there, and so is what this node leases in it.
+func TestMissingBlockIsReadBeforeItIsForgotten(t *testing.T) {
+	history(t, func(w *world) {
+		a := w.node("a")
+		p := pool("p", 16, "10.0.0.0-10.0.0.15")
+		s := a.add(w.pod("web", a), p)
+		cooling := a.add(w.pod("db", a), p)
+		a.del(cooling)
+		w.costs(func() {
+			if err := a.Missing(w.Context(), lease.BlockOf(s.addrs[0])); err != nil {
+				w.Fatal(err)
+			}
+		}, "Block")
+		a.tidy()
+		a.wantState(cooling.addrs[0], lease.Cooling)
+		w.costs(func() { w.wantAddrs(a.add(s.pod, p).addrs, s.addrs) })
+	})
+}

@@ -192,6 +192,44 @@ func TestYieldsOfTwoCallsDoNotTakeAReclaimedAddress(t *testing.T) {
 	})
 }
 
+// A call that was slow at one block comes to the next when what it saw
+// yielding there has been yielded, claimed again, and given to a pod.
+func TestSlowYieldDoesNotTakeAReclaimedAddress(t *testing.T) {
+	history(t, func(w *world) {
+		a := w.node("a")
+		p, q := pool("p", 0, "10.0.0.1-10.0.0.1"), pool("q", 0, "10.0.1.1-10.0.1.1")
+		slow, fast := a.add(w.pod("slow", a), p), a.add(w.pod("fast", a), q)
+		a.del(slow)
+		a.del(fast)
+		w.pass(coolDown)
+		a.tidy()
+		stuck := map[string]chan struct{}{"10.0.0.0-28": make(chan struct{}), "10.0.1.0-28": make(chan struct{})}
+		w.fault = func(c leasetest.Call) leasetest.Fault {
+			if c.Method == "PutBlock" {
+				<-stuck[c.Object]
+			}
+			return leasetest.Fault{}
+		}
+		var calls sync.WaitGroup
+		for _, s := range []sandbox{fast, slow} {
+			calls.Go(func() {
+				if err := a.Yield(w.Context(), s.addrs); err != nil {
+					w.Error(err)
+				}
+			})
+			w.settle()
+		}
+		close(stuck["10.0.1.0-28"])
+		w.settle()
+		again := a.add(w.pod("again", a), q)
+		close(stuck["10.0.0.0-28"])
+		calls.Wait()
+		if b := w.block(again.addrs[0]); !b.LeasedTo(a.id.UID).Has(lease.Offset(again.addrs[0])) {
+			w.Fatalf("%s is in use and yielded\n%s", again.addrs[0], w)
+		}
+	})
+}
+
 func isExhausted(err error) bool {
 	var exhausted *lease.ExhaustedError
 	return errors.As(err, &exhausted)
