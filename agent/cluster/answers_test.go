@@ -188,6 +188,8 @@ func TestPodIsFinishedWhenItsContainersAre(t *testing.T) {
 		init       corev1.ContainerState
 		want       bool
 	}{
+		"not started":           {corev1.PodPending, nil, running, false},
+		"starting":              {corev1.PodPending, map[string]corev1.ContainerState{"a": {}, "b": {}}, ended, false},
 		"running":               {corev1.PodRunning, map[string]corev1.ContainerState{"a": running, "b": running}, ended, false},
 		"all ended":             {corev1.PodSucceeded, map[string]corev1.ContainerState{"a": ended, "b": ended}, ended, true},
 		"failed, all ended":     {corev1.PodFailed, map[string]corev1.ContainerState{"a": ended, "b": ended}, ended, true},

@@ -221,6 +221,20 @@ func TestPodCreatedBehindTheMarkKeepsAddress(t *testing.T) {
 	h.wantPinned("web-1", addr101)
 }
 
+// The pod was there, though nobody wants it, before the mark landed: it had
+// read its pin without one and was answered.
+func TestPodConfirmedBeforeTheMarkKeepsAddress(t *testing.T) {
+	h := newHistory(t, 1)
+	h.place("web-1", addr101)
+	h.on["PutBlock 1"] = func() leasetest.Fault { // the first look found no pod
+		h.SetPod("default", "web-1", worker.Name, false)
+		h.wantPinned("web-1", addr101)
+		return leasetest.Fault{}
+	}
+	h.collect()
+	h.wantPinned("web-1", addr101)
+}
+
 func TestUnpinLosesToConfirmingRead(t *testing.T) {
 	h := newHistory(t, 1)
 	h.place("web-1", addr101)
