@@ -4,7 +4,7 @@ SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
 .ONESHELL:
 .DEFAULT_GOAL := help
-.PHONY: help demo demo-down test verify unit e2e fuzz kind-up kind-down generate build image load clean
+.PHONY: help demo demo-down test verify unit e2e fuzz mutants kind-up kind-down generate build image load clean
 
 # The version that programs print: the last tag and what came after it.
 VERSION ?= $(shell git describe --tags --always --dirty 2>/dev/null || echo unknown)
@@ -49,6 +49,9 @@ e2e: $(BIN)/gotestsum kind-up image load ## scenarios on the kind cluster, which
 
 fuzz: ## every fuzz target for TIME each (20s)
 	@tools/fuzz $(TIME)
+
+mutants: ## plant each known bug in our own code and see which test catches it (ONLY=q-lost: those)
+	@go run ./mutants $(ONLY)
 
 kind-up: ## start the kind cluster, or reuse it
 	@kind/up
