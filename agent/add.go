@@ -50,6 +50,10 @@ func (a *Agent) add(ctx context.Context, q *cni.AddRequest) (*cni.AddResult, err
 // StatefulSet pod that has an address keeps it also when its pools cannot be
 // told any more: disabled, deleted, or misspelled in an annotation.
 func (a *Agent) assign(ctx context.Context, q *cni.AddRequest) ([]lease.Entry, error) {
+	// Before the caches are full, a pool looks like one that does not exist.
+	if err := a.lessee.Ready(); errors.Is(err, lease.ErrNotStarted) {
+		return nil, err
+	}
 	pod, err := a.pods.find(ctx, q.Pod)
 	if err != nil {
 		return nil, err

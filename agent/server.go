@@ -80,7 +80,8 @@ func (a *Agent) socketHandler() http.Handler {
 		a.reply(w, http.StatusOK, a.status())
 	})
 	mux.HandleFunc("GET "+journalPath, func(w http.ResponseWriter, _ *http.Request) {
-		a.reply(w, http.StatusOK, a.lessee.Entries())
+		// An empty journal is an empty list: null would be no answer.
+		a.reply(w, http.StatusOK, append([]lease.Entry{}, a.lessee.Entries()...))
 	})
 	return mux
 }

@@ -34,6 +34,7 @@ func Journal(ctx context.Context, socket string, asJSON bool, now time.Time, out
 
 func get(ctx context.Context, socket, path string) (text []byte, err error) {
 	client := http.Client{Transport: &http.Transport{
+		DisableKeepAlives: true, // it asks once
 		DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
 			return new(net.Dialer).DialContext(ctx, "unix", socket)
 		},
