@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"os"
 	"os/signal"
@@ -59,8 +60,11 @@ func museum(ctx context.Context, only []string) error {
 	}
 	fmt.Printf("\n%d bugs, %d caught, %d missed, %d not planted, %.0f s\n",
 		len(mutants), len(mutants)-missed-broken, missed, broken, time.Since(begun).Seconds())
-	if missed+broken > 0 {
-		return fmt.Errorf("a bug that is missed needs a test beside the code it breaks")
+	switch {
+	case broken > 0:
+		return errors.New("mend the patches that could not be planted, see above")
+	case missed > 0:
+		return errors.New("write the test that catches it beside the code that it breaks, or correct its label")
 	}
 	return nil
 }

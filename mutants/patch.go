@@ -149,9 +149,9 @@ func (m *mutant) plant(ctx context.Context, tree, scratch string) (string, error
 
 // howToRefresh tells how to make a patch fit the code again.
 func (m *mutant) howToRefresh() string {
-	return fmt.Sprintf(`The code has changed. Plant the bug again, in a clean tree:
-	make the change that the label of %[1]s describes by hand
-	{ sed '/^--- a/,$d' %[1]s; git diff --no-color --relative | sed '/^diff /d; /^index /d'; } >/tmp/refreshed
-	git checkout -- %[2]s && mv /tmp/refreshed %[1]s
-	make mutants ONLY=%[3]s`, m.path, strings.Join(m.files, " "), m.name)
+	return fmt.Sprintf(`The code has changed. Plant the bug again, where %[2]s have no changes of your own:
+	edit them by hand to do what the label of mutants/%[1]s.patch says, then
+	{ sed '/^--- a/,$d' mutants/%[1]s.patch; git diff --no-color %[2]s | sed '/^diff /d; /^index /d'; } >build/refreshed
+	git checkout -- %[2]s && mv build/refreshed mutants/%[1]s.patch
+	make mutants ONLY=%[1]s`, m.name, strings.Join(m.files, " "))
 }
