@@ -7,11 +7,19 @@ import (
 	"net/netip"
 	"slices"
 	"strings"
+	"time"
 
 	"k8s.io/client-go/tools/cache"
 	"k8s.io/client-go/util/workqueue"
 
 	"github.com/holdfast-ipam/holdfast/lease"
+)
+
+// The pauses between two tries to write an endpoint, doubled from the first
+// up to the second: soon after the API server is back, all are written.
+const (
+	endpointFirstPause = 50 * time.Millisecond
+	endpointLongPause  = 30 * time.Second
 )
 
 // endpoints writes the SpiderEndpoint of each pod after its ADD was answered:
@@ -24,7 +32,7 @@ type endpoints struct {
 
 func newEndpoints(a *Agent) *endpoints {
 	return &endpoints{agent: a, queue: workqueue.NewTypedRateLimitingQueue(
-		workqueue.DefaultTypedControllerRateLimiter[string]())}
+		workqueue.NewTypedItemExponentialFailureRateLimiter[string](endpointFirstPause, endpointLongPause))}
 }
 
 func (w *endpoints) enqueue(namespace, pod string) {
