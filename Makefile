@@ -50,7 +50,7 @@ e2e: $(BIN)/gotestsum kind-up image load ## scenarios on the kind cluster, which
 fuzz: ## every fuzz target for TIME each (20s)
 	@tools/fuzz $(TIME)
 
-mutants: ## plant each known bug in our own code and see which test catches it (ONLY=q-lost: those)
+mutants: ## plant each known bug in our own code and see which test catches it (ONLY=q: those whose names begin so)
 	@go run ./mutants $(ONLY)
 
 kind-up: ## start the kind cluster, or reuse it
