@@ -208,8 +208,17 @@ func (l *Lessee) setCursor(pool string, at uint64) {
 
 // claimIn leases addresses of one block.
 func (l *Lessee) claimIn(ctx context.Context, prefix netip.Prefix, p Pool, waiting func() int) (int, error) {
-	var got Set
+	var got, had Set
+	judged := false
 	err := l.amend(ctx, prefix, func(b *Block) error {
+		if !judged {
+			judged, had = true, b.LeasedTo(l.node.UID)
+		}
+		// An attempt whose answer was lost may have taken effect: what it got
+		// is what was wanted, and a second claim would be too much.
+		if got = b.LeasedTo(l.node.UID) &^ had & b.within(p.Ranges); got != 0 {
+			return nil
+		}
 		want := b.within(p.Ranges) & b.Claimable()
 		got = b.Claim(l.node, want.First(max(waiting(), p.Plenty)))
 		return nil

@@ -48,7 +48,7 @@ func TestClaimWhoseAnswerWasLostIsUsed(t *testing.T) {
 // It is not made a second time, elsewhere: that would use a pool out with
 // addresses that nobody knows of.
 func TestLostClaimIsMadeOnce(t *testing.T) {
-	for _, kind := range []leasetest.Kind{leasetest.Lost, leasetest.Late} {
+	for _, kind := range []leasetest.Kind{leasetest.Lost, leasetest.AnswerLost, leasetest.Late} {
 		history(t, func(w *world) {
 			a := w.node("a")
 			w.fault = once("PutBlock", 1, kind)
