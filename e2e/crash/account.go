@@ -1,0 +1,219 @@
+package main
+
+import (
+	"context"
+	"fmt"
+	"net/netip"
+	"slices"
+	"strings"
+	"time"
+
+	"go4.org/netipx"
+
+	"github.com/holdfast-ipam/holdfast/e2e/checker"
+	"github.com/holdfast-ipam/holdfast/lease"
+)
+
+const (
+	// accountLimit is how long it may take until every address is accounted
+	// for. The longest chain: an election, the hold-down of a node that was
+	// lost last, and twice the period in which an agent looks for leaks.
+	accountLimit = holdDown + 2*time.Minute
+	// fillLimit is how long pods may wait for the last addresses of a pool.
+	fillLimit = 90 * time.Second
+)
+
+// account is the end of a run. Everything is up and nobody breaks anything:
+// first all records have to agree about the pods there are, then pods fill
+// every pool to its last address, then everything is deleted and nothing may
+// remain.
+func (w *world) account(ctx context.Context) error {
+	steps := []struct {
+		what  string
+		limit time.Duration
+		do    func(context.Context) error
+		wrong func(context.Context) []string
+	}{
+		{"every pod has its address and all records agree", accountLimit, nil, w.disagreements},
+		{"every pool is used to its last address", fillLimit, w.fill, w.waitingPods},
+		{"all records agree about full pools", fillLimit, nil, w.disagreements},
+		{"nothing remains of what was deleted", fillLimit, w.deleteAll, w.remains},
+	}
+	for _, step := range steps {
+		begun := time.Now()
+		if step.do != nil {
+			if err := step.do(ctx); err != nil {
+				return err
+			}
+		}
+		wrong := w.await(ctx, step.limit, step.wrong)
+		if ctx.Err() != nil {
+			return ctx.Err()
+		}
+		if len(wrong) > 0 {
+			for _, what := range wrong {
+				w.ledger.violate(addrIn(what), "", "%s after everything was up for %s, and should not: %s", step.what, step.limit, what)
+			}
+			return nil
+		}
+		w.say("%s (after %.0f s)", step.what, time.Since(begun).Seconds())
+	}
+	return nil
+}
+
+// await asks what is wrong until nothing is, at most for so long.
+func (w *world) await(ctx context.Context, limit time.Duration, wrong func(context.Context) []string) []string {
+	deadline := time.Now().Add(limit)
+	for {
+		found := wrong(ctx)
+		if len(found) == 0 || time.Now().After(deadline) || !pause(ctx, 500*time.Millisecond) {
+			return found
+		}
+	}
+}
+
+// disagreements returns in what the witnesses disagree, and what waits.
+func (w *world) disagreements(ctx context.Context) []string {
+	wrong := w.waitingPods(ctx)
+	s := w.snapshot(ctx)
+	for _, v := range checker.Compare(s) {
+		wrong = append(wrong, v.String())
+	}
+	for _, n := range s.Nodes {
+		for _, e := range n.Journal {
+			switch {
+			case e.State == lease.Cooling, e.State == lease.Yielding, e.State == lease.Placing:
+				wrong = append(wrong, fmt.Sprintf("%s is %s on %s", e.Addr, e.State, n.Name))
+			case e.State == lease.Retained && !w.ledger.isWanted(e.Identity()):
+				wrong = append(wrong, fmt.Sprintf("%s is retained on %s for %s, which nobody wants", e.Addr, n.Name, e.Identity()))
+			}
+		}
+	}
+	return wrong
+}
+
+// waitingPods returns the pods that have no address.
+func (w *world) waitingPods(context.Context) []string {
+	lives := map[*pod]bool{}
+	for _, s := range w.ledger.living(nil) {
+		lives[s.pod] = true
+	}
+	var waiting []string
+	for _, p := range w.allPods() {
+		if !lives[p] {
+			waiting = append(waiting, fmt.Sprintf("pod %s of pool %s on %s has no address", p.name, p.pool, p.node.name))
+		}
+	}
+	slices.Sort(waiting)
+	return waiting
+}
+
+func (w *world) allPods() []*pod {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	var all []*pod
+	for _, p := range w.pods {
+		all = append(all, p)
+	}
+	return all
+}
+
+// fill creates as many pods as there are addresses that nobody lives with.
+func (w *world) fill(ctx context.Context) error {
+	dice := w.dice("fill")
+	taken := map[netip.Addr]bool{}
+	for _, s := range w.ledger.living(nil) {
+		taken[s.addr] = true
+	}
+	for _, p := range pools() {
+		all, err := p.addresses()
+		if err != nil {
+			return err
+		}
+		for i, addr := range all {
+			if taken[addr] {
+				continue
+			}
+			taken[addr] = true
+			if _, err := w.schedule(dice, fmt.Sprintf("fill-%s-%d", p.name, i), p.name, nil); err != nil {
+				return err
+			}
+		}
+		// Pools that overlap are filled one after the other, or the pods of the
+		// first could take what the second's were counted for.
+		if wrong := w.await(ctx, fillLimit, w.waitingPods); len(wrong) > 0 {
+			return nil // the step will say so
+		}
+		for _, s := range w.ledger.living(nil) {
+			taken[s.addr] = true
+		}
+	}
+	return nil
+}
+
+// addresses lists the pool's addresses.
+func (p pool) addresses() ([]netip.Addr, error) {
+	var all []netip.Addr
+	for _, text := range p.ips {
+		r, err := netipx.ParseIPRange(text)
+		if err != nil {
+			return nil, fmt.Errorf("pool %s: %w", p.name, err)
+		}
+		for a := r.From(); a.Compare(r.To()) <= 0; a = a.Next() {
+			all = append(all, a)
+		}
+	}
+	return all, nil
+}
+
+// deleteAll deletes every StatefulSet and every pod.
+func (w *world) deleteAll(context.Context) error {
+	for _, s := range w.sets {
+		if err := s.end(); err != nil {
+			return err
+		}
+	}
+	all := w.allPods()
+	for _, p := range all {
+		p.terminate()
+	}
+	for _, p := range all {
+		<-p.gone
+	}
+	return nil
+}
+
+// remains returns what is left of pods and StatefulSets that are gone.
+func (w *world) remains(ctx context.Context) []string {
+	wrong := w.disagreements(ctx)
+	s := w.snapshot(ctx)
+	for _, e := range s.Endpoints {
+		wrong = append(wrong, fmt.Sprintf("there is an endpoint of %s", e.Name))
+	}
+	for _, b := range s.Blocks {
+		for _, p := range b.Pins {
+			wrong = append(wrong, fmt.Sprintf("%s is pinned for %s", p.Addr, p.Pod))
+		}
+	}
+	for _, n := range s.Nodes {
+		for _, e := range n.Journal {
+			wrong = append(wrong, fmt.Sprintf("the journal of %s says %s is %s for %s", n.Name, e.Addr, e.State, e.Pod))
+		}
+	}
+	for _, p := range s.Pools {
+		if p.AllocatedCount != 0 {
+			wrong = append(wrong, fmt.Sprintf("the status of pool %s counts %d addresses", p.Name, p.AllocatedCount))
+		}
+	}
+	return wrong
+}
+
+// addrIn returns the first address that a text names, for its history.
+func addrIn(text string) netip.Addr {
+	for _, word := range strings.FieldsFunc(text, func(r rune) bool { return r != '.' && (r < '0' || r > '9') }) {
+		if addr, err := netip.ParseAddr(word); err == nil {
+			return addr
+		}
+	}
+	return noAddr
+}

@@ -1,0 +1,243 @@
+package main
+
+import (
+	"bytes"
+	"context"
+	"fmt"
+	"net"
+	"os"
+	"path/filepath"
+	"sync"
+	"syscall"
+	"time"
+
+	corev1 "k8s.io/api/core/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+
+	"github.com/holdfast-ipam/holdfast/agent/apitest"
+	"github.com/holdfast-ipam/holdfast/cni"
+)
+
+const (
+	// agentNamespace is where the agents hold their election.
+	agentNamespace = "kube-system"
+	// readyLimit is how long an agent may take to become ready while nothing
+	// is broken.
+	readyLimit = time.Minute
+)
+
+// node is a machine: a Node object, a disk, an agent, and sandboxes.
+type node struct {
+	world *world
+	name  string
+	dir   string
+	// fault is held by the one fault that the node suffers.
+	fault sync.Mutex
+
+	mu   sync.Mutex
+	uid  string
+	pods map[*pod]bool
+	// life ends when the machine is lost. A new one begins with the node's
+	// next object.
+	life context.Context
+	lose context.CancelFunc
+	// agent is the running process, nil while there is none. A process that
+	// ends although nobody killed it is started again by the watcher.
+	agent *apitest.Process
+}
+
+func newNode(w *world, name string) *node {
+	n := &node{world: w, name: name, dir: filepath.Join(w.dir, name), pods: map[*pod]bool{}}
+	n.life, n.lose = context.WithCancel(w.ctx)
+	return n
+}
+
+func (n *node) socket() string  { return filepath.Join(n.dir, "s") }
+func (n *node) journal() string { return filepath.Join(n.dir, "journal.db") }
+
+// client returns a client of the node's agent that asks again for so long.
+func (n *node) client(patience time.Duration) *cni.Client {
+	return &cni.Client{Socket: n.socket(), Patience: patience}
+}
+
+// begin creates the Node, starts the agent and waits until it is ready.
+func (n *node) begin(ctx context.Context) error {
+	if err := os.MkdirAll(n.dir, 0o700); err != nil {
+		return err
+	}
+	if err := n.create(ctx); err != nil {
+		return err
+	}
+	if err := n.start(); err != nil {
+		return err
+	}
+	return n.ready(ctx)
+}
+
+// create makes the node's object.
+func (n *node) create(ctx context.Context) error {
+	nodes := n.world.api.kube.CoreV1().Nodes()
+	return n.world.api.insist(ctx, func(ctx context.Context) error {
+		_, err := nodes.Create(ctx, &corev1.Node{ObjectMeta: metav1.ObjectMeta{Name: n.name}}, metav1.CreateOptions{})
+		if err != nil && !isThere(err) {
+			return err
+		}
+		made, err := nodes.Get(ctx, n.name, metav1.GetOptions{})
+		if err != nil {
+			return err
+		}
+		n.mu.Lock()
+		defer n.mu.Unlock()
+		n.uid = string(made.UID)
+		return nil
+	})
+}
+
+// ready waits until the agent assigns new addresses.
+func (n *node) ready(ctx context.Context) error {
+	ctx, cancel := context.WithTimeout(ctx, readyLimit)
+	defer cancel()
+	for {
+		s, err := n.client(0).Status(ctx)
+		if err == nil && s.Ready {
+			return nil
+		}
+		if err == nil {
+			err = fmt.Errorf("it says: %s", s.Reason)
+		}
+		if !pause(ctx, 100*time.Millisecond) {
+			return fmt.Errorf("the agent of %s is not ready within %s: %w", n.name, readyLimit, err)
+		}
+	}
+}
+
+// start starts the agent unless it runs or there is no machine.
+func (n *node) start() error {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	if n.agent != nil || n.life.Err() != nil {
+		return nil
+	}
+	address, err := freeAddress()
+	if err != nil {
+		return err
+	}
+	p, err := apitest.Run(n.dir, n.world.options.holdfast, "agent",
+		"--node-name="+n.name, "--namespace="+agentNamespace, "--pod-name=agent-"+n.name,
+		"--socket="+n.socket(), "--journal="+n.journal(),
+		"--config="+n.world.path("conf.yml"), "--kubeconfig="+n.world.path("kubeconfig"),
+		"--http-address="+address)
+	if err != nil {
+		return err
+	}
+	n.agent = p
+	n.world.tally.add("agents started")
+	n.world.going.Go(func() { n.watch(p) })
+	return nil
+}
+
+// watch starts the agent anew if it ends by itself, as a kubelet does. That
+// is right only for an agent whose Node became another.
+func (n *node) watch(p *apitest.Process) {
+	<-p.Done()
+	n.mu.Lock()
+	byItself := n.agent == p
+	if byItself {
+		n.agent = nil
+	}
+	n.mu.Unlock()
+	if !byItself {
+		return
+	}
+	n.world.tally.add("agents that ended by themselves")
+	n.world.ledger.remark(n.name, "the agent ended by itself: %s", lastLine(p.Tail()))
+	n.world.say("the agent of %s ended by itself: %s", n.name, lastLine(p.Tail()))
+	if pause(n.world.ctx, time.Second) {
+		// A port that is taken shows at the next end.
+		_ = n.start()
+	}
+}
+
+func lastLine(text string) string {
+	lines := bytes.Split(bytes.TrimSpace([]byte(text)), []byte("\n"))
+	return string(lines[len(lines)-1])
+}
+
+// stop ends the agent with a signal, if it runs, and returns when it is gone.
+func (n *node) stop(s syscall.Signal) {
+	n.mu.Lock()
+	p := n.agent
+	n.agent = nil
+	n.mu.Unlock()
+	if p == nil {
+		return
+	}
+	if s == syscall.SIGTERM && p.Signal(s) == nil {
+		select {
+		case <-p.Done():
+			return
+		case <-time.After(readyLimit):
+			n.world.ledger.violate(noAddr, n.name, "the agent of %s did not end within %s of SIGTERM", n.name, readyLimit)
+		}
+	}
+	p.Kill()
+}
+
+// signal sends SIGSTOP or SIGCONT. It reports whether the agent runs.
+func (n *node) signal(s syscall.Signal) bool {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	return n.agent != nil && n.agent.Signal(s) == nil
+}
+
+// close ends the agent for good.
+func (n *node) close() {
+	n.lose()
+	n.stop(syscall.SIGKILL)
+}
+
+// admit binds a pod to the node, false when the node is gone. It returns the
+// machine's life.
+func (n *node) admit(p *pod) (context.Context, bool) {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	if n.life.Err() != nil {
+		return nil, false
+	}
+	n.pods[p] = true
+	return n.life, true
+}
+
+func (n *node) dismiss(p *pod) {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	delete(n.pods, p)
+}
+
+// isLost reports whether the machine is gone.
+func (n *node) isLost() bool {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	return n.life.Err() != nil
+}
+
+// bound returns the pods that are bound to the node.
+func (n *node) bound() []*pod {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	var bound []*pod
+	for p := range n.pods {
+		bound = append(bound, p)
+	}
+	return bound
+}
+
+// freeAddress returns an address of the loopback interface that was free just
+// now.
+func freeAddress() (string, error) {
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		return "", err
+	}
+	return l.Addr().String(), l.Close()
+}

@@ -1,0 +1,235 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"hash/fnv"
+	"math/rand/v2"
+	"os"
+	"path/filepath"
+	"sync"
+	"time"
+
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/client-go/kubernetes"
+	"k8s.io/client-go/rest"
+	"k8s.io/client-go/tools/clientcmd"
+	clientcmdapi "k8s.io/client-go/tools/clientcmd/api"
+
+	"golang.org/x/sync/errgroup"
+
+	"github.com/holdfast-ipam/holdfast/agent/apitest"
+	"github.com/holdfast-ipam/holdfast/crds"
+	"github.com/holdfast-ipam/holdfast/crds/spiderpool/v2beta1"
+)
+
+const (
+	// namespace is that of every pod.
+	namespace = "default"
+	// nodeCount is how many nodes there are, each with its agent.
+	nodeCount = 8
+	// holdDown is the shortest that an agent accepts, so that nodes that are
+	// gone lose their leases within a run.
+	holdDown = time.Minute
+)
+
+// errBroken ends a run early.
+var errBroken = errors.New("a promise was broken")
+
+// world is everything there is in a run.
+type world struct {
+	options options
+	dir     string
+	began   time.Time
+	server  *apitest.Server
+	api     *api
+	nodes   []*node
+	ledger  *ledger
+	tally   *tally
+	record  *record
+	// serverFault is held by the one fault that the API server suffers.
+	serverFault sync.Mutex
+
+	// going are goroutines that last until ctx ends, which is when the world
+	// is closed: pods, late DELs, the recorder.
+	ctx   context.Context
+	end   context.CancelFunc
+	going sync.WaitGroup
+
+	mu     sync.Mutex
+	serial int
+	sets   []*statefulSet
+	// pods are those whose object may exist.
+	pods map[int]*pod
+	// calm is closed when pods are to stay as they are.
+	calm chan struct{}
+}
+
+// open starts the API server, creates pools and nodes, and returns when every
+// agent is ready.
+func open(ctx context.Context, o options, dir string) (*world, error) {
+	w := &world{
+		options: o, dir: dir, began: time.Now(), tally: newTally(),
+		pods: map[int]*pod{}, calm: make(chan struct{}),
+	}
+	w.ledger = newLedger(w.began)
+	w.ctx, w.end = context.WithCancel(context.WithoutCancel(ctx))
+	w.say("starting etcd, kube-apiserver and %d agents (usually 15 s)", nodeCount)
+	err := w.serve(ctx)
+	if err == nil {
+		err = w.createPools(ctx)
+	}
+	if err == nil {
+		err = w.createNodes(ctx)
+	}
+	if err != nil {
+		w.close()
+		return nil, err
+	}
+	return w, nil
+}
+
+// serve starts the API server and what watches it.
+func (w *world) serve(ctx context.Context) error {
+	var err error
+	if w.server, err = apitest.Open(ctx, w.dir); err != nil {
+		return err
+	}
+	config := w.server.Config()
+	client, err := rest.HTTPClientFor(config)
+	if err != nil {
+		return err
+	}
+	w.api = &api{}
+	if w.api.kube, err = kubernetes.NewForConfigAndClient(config, client); err != nil {
+		return err
+	}
+	if w.api.crds, err = crds.NewClients(config, client); err != nil {
+		return err
+	}
+	w.record = newRecord(w.began)
+	w.going.Go(func() { w.record.watch(w.ctx, w.api) })
+	w.going.Go(func() { w.collectGarbage(w.ctx) })
+	return w.writeConfigs(config)
+}
+
+// writeConfigs writes the agents' kubeconfig and conf.yml.
+func (w *world) writeConfigs(config *rest.Config) error {
+	conf := fmt.Sprintf("holdDown: %s\n", holdDown)
+	if err := os.WriteFile(w.path("conf.yml"), []byte(conf), 0o600); err != nil {
+		return err
+	}
+	return clientcmd.WriteToFile(clientcmdapi.Config{
+		Clusters:       map[string]*clientcmdapi.Cluster{"c": {Server: config.Host, InsecureSkipTLSVerify: true}},
+		AuthInfos:      map[string]*clientcmdapi.AuthInfo{"u": {Token: config.BearerToken}},
+		Contexts:       map[string]*clientcmdapi.Context{"x": {Cluster: "c", AuthInfo: "u"}},
+		CurrentContext: "x",
+	}, w.path("kubeconfig"))
+}
+
+func (w *world) path(name string) string { return filepath.Join(w.dir, name) }
+
+func (w *world) createPools(ctx context.Context) error {
+	for _, p := range pools() {
+		err := w.api.insist(ctx, func(ctx context.Context) error {
+			_, err := w.api.crds.IPPools().Create(ctx, p.object(), metav1.CreateOptions{})
+			return err
+		})
+		if err != nil {
+			return fmt.Errorf("create pool %s: %w", p.name, err)
+		}
+	}
+	return nil
+}
+
+func (w *world) createNodes(ctx context.Context) error {
+	var starting errgroup.Group
+	for i := range nodeCount {
+		n := newNode(w, fmt.Sprintf("node-%d", i))
+		w.nodes = append(w.nodes, n)
+		starting.Go(func() error { return n.begin(ctx) })
+	}
+	return starting.Wait()
+}
+
+// close ends everything that was started.
+func (w *world) close() {
+	w.end()
+	for _, n := range w.nodes {
+		n.close()
+	}
+	w.going.Wait()
+	if w.server != nil {
+		w.server.Close()
+	}
+}
+
+// dice returns the choices of one actor. They depend on the seed and its name
+// alone.
+func (w *world) dice(name string) *rand.Rand {
+	h := fnv.New64a()
+	_, _ = h.Write([]byte(name)) // never fails (hash.Hash)
+	return rand.New(rand.NewPCG(w.options.seed, h.Sum64()))
+}
+
+// say prints a line with the time since the beginning.
+func (w *world) say(format string, args ...any) {
+	fmt.Printf("%7.1fs  %s\n", time.Since(w.began).Seconds(), fmt.Sprintf(format, args...))
+}
+
+// isCalm reports whether pods are to stay as they are.
+func (w *world) isCalm() bool {
+	select {
+	case <-w.calm:
+		return true
+	default:
+		return false
+	}
+}
+
+// pause waits, and reports whether ctx has not ended meanwhile.
+func pause(ctx context.Context, d time.Duration) bool {
+	select {
+	case <-ctx.Done():
+		return false
+	case <-time.After(d):
+		return true
+	}
+}
+
+// between returns a duration in [low, high), short ones more often.
+func between(dice *rand.Rand, low, high time.Duration) time.Duration {
+	f := dice.Float64()
+	return low + time.Duration(f*f*float64(high-low))
+}
+
+// The subnet of every pool.
+const (
+	subnet     = "10.6.0.0/16"
+	subnetBits = 16
+)
+
+// pool is a pool of the run.
+type pool struct {
+	name string
+	ips  []string
+}
+
+// pools: rich has many times what its pods need, scarce about as much, and two
+// overlap by half.
+func pools() []pool {
+	return []pool{
+		{"rich", []string{"10.6.16.0-10.6.16.255"}},
+		{"scarce", []string{"10.6.32.5-10.6.32.44"}},
+		{"left", []string{"10.6.48.0-10.6.48.39"}},
+		{"right", []string{"10.6.48.20-10.6.48.59"}},
+	}
+}
+
+func (p pool) object() *v2beta1.SpiderIPPool {
+	return &v2beta1.SpiderIPPool{
+		ObjectMeta: metav1.ObjectMeta{Name: p.name},
+		Spec:       v2beta1.IPPoolSpec{Subnet: subnet, IPs: p.ips},
+	}
+}
