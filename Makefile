@@ -4,7 +4,7 @@ SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
 .ONESHELL:
 .DEFAULT_GOAL := help
-.PHONY: help demo demo-down test verify unit e2e fuzz mutants kind-up kind-down generate build image load clean
+.PHONY: help demo demo-down test verify unit e2e fuzz mutants crash kind-up kind-down generate build image load clean
 
 # The version that programs print: the last tag and what came after it.
 VERSION ?= $(shell git describe --tags --always --dirty 2>/dev/null || echo unknown)
@@ -53,6 +53,10 @@ fuzz: ## every fuzz target for TIME each (20s)
 mutants: ## plant each known bug in our own code and see which test catches it (ONLY=q: those whose names begin so)
 	@go run ./mutants $(ONLY)
 
+crash: build $(BIN)/etcd $(BIN)/kube-apiserver ## break eight real agents and their API server at random (MINUTES=2 SEED=1)
+	@go build -o $(BIN)/crash ./e2e/crash
+	$(BIN)/crash $(if $(MINUTES),-minutes $(MINUTES)) $(if $(SEED),-seed $(SEED))
+
 kind-up: ## start the kind cluster, or reuse it
 	@kind/up
 
@@ -84,6 +88,13 @@ $(BIN)/staticcheck $(BIN)/gotestsum &: tools/go.mod tools/go.sum
 	@echo "==> Building staticcheck and gotestsum (usually 20 s)"
 	mkdir -p $(BIN)
 	cd tools && go build -o $(BIN)/ tool
+
+# `make kind-up` builds them too, and for a cluster.
+$(BIN)/etcd $(BIN)/kube-apiserver &:
+	@echo "==> Building etcd and kube-apiserver (usually 5 min, with a warm Go cache 40 s)"
+	mkdir -p $(BIN)
+	cd kind/modules/etcd && CGO_ENABLED=0 go build -trimpath -ldflags "-s -w" -o $(BIN)/etcd tool
+	cd ../kubernetes && CGO_ENABLED=0 go build -trimpath -ldflags "-s -w" -o $(BIN)/ k8s.io/kubernetes/cmd/kube-apiserver
 
 $(BIN)/helm:
 	@echo "==> Building helm (usually 3 min, with a warm Go cache 20 s)"
