@@ -53,7 +53,7 @@ func (w *endpoints) run(ctx context.Context) error {
 		case err == nil:
 			w.queue.Forget(key)
 		case ctx.Err() == nil:
-			w.agent.log.Info("endpoint", "outcome", "retry", "pod", key, "err", err)
+			w.agent.log.Debug("endpoint", "outcome", "retry", "pod", key, "err", err)
 			w.queue.AddRateLimited(key)
 		}
 		w.queue.Done(key)

@@ -4,9 +4,12 @@ package watch
 
 import (
 	"context"
+	"errors"
 	"fmt"
+	"net"
 	"time"
 
+	"github.com/cenkalti/backoff/v4"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/apimachinery/pkg/watch"
@@ -25,6 +28,13 @@ type Object interface {
 	runtime.Object
 	SetManagedFields([]metav1.ManagedFieldsEntry)
 }
+
+// The pauses between two looks for an API server that is away, with some
+// jitter, doubled from the first up to the second.
+const (
+	firstPause = 200 * time.Millisecond
+	longPause  = 5 * time.Second
+)
 
 // Options say what of a kind is cached, and how. The zero Options cache all
 // of it.
@@ -56,11 +66,11 @@ func New[T Object, L runtime.Object](client Client[L], example T, o Options[T]) 
 	lw := &cache.ListWatch{
 		ListWithContextFunc: func(ctx context.Context, lo metav1.ListOptions) (runtime.Object, error) {
 			narrow(&lo)
-			return client.List(ctx, lo)
+			return answered(ctx, func() (L, error) { return client.List(ctx, lo) })
 		},
 		WatchFuncWithContext: func(ctx context.Context, lo metav1.ListOptions) (watch.Interface, error) {
 			narrow(&lo)
-			return client.Watch(ctx, lo)
+			return answered(ctx, func() (watch.Interface, error) { return client.Watch(ctx, lo) })
 		},
 	}
 	untyped := cache.NewSharedIndexInformer(lw, example, o.Resync, cache.TypedIndexersToIndexers(o.Indexers))
@@ -75,6 +85,26 @@ func New[T Object, L runtime.Object](client Client[L], example T, o Options[T]) 
 		return object, nil
 	})
 	return Informer[T]{cache.NewTypedSharedIndexInformer[T](untyped)}
+}
+
+// answered asks until there is a server to answer. An informer by itself looks
+// for one ever more seldom, up to once a minute, which is right for a server
+// that is overloaded and wrong for one that was away: then a node would be
+// blind for a minute after it has come back.
+func answered[R any](ctx context.Context, ask func() (R, error)) (R, error) {
+	pauses := backoff.NewExponentialBackOff(
+		backoff.WithInitialInterval(firstPause), backoff.WithMaxInterval(longPause), backoff.WithMaxElapsedTime(0))
+	return backoff.RetryWithData(func() (R, error) {
+		r, err := ask()
+		var dial *net.OpError
+		if errors.As(err, &dial) && dial.Op == "dial" {
+			return r, err
+		}
+		if err != nil {
+			return r, backoff.Permanent(err)
+		}
+		return r, nil
+	}, backoff.WithContext(pauses, ctx))
 }
 
 // Get returns the cached object at namespace/name, or name for a kind without
