@@ -48,6 +48,10 @@ func (s *scenario) routedPool(name string, first, last int) string {
 
 func apiServerAway(t *testing.T) {
 	s := begin(t, "api-away")
+	// A watch (client-go's reflector) that found no API server looks again
+	// after pauses of up to a minute. Data path and safety have none; what
+	// follows, follows when the elected agent's watches are back.
+	s.grace = 90 * time.Second
 	pool := s.routedPool("p", 32, 63)
 	node := s.workers()[0]
 	s.statefulSet("web", 2, template("web", pool, defaultNetwork, onNode(node)))

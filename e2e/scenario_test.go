@@ -31,6 +31,8 @@ type scenario struct {
 	cluster   *cluster.Cluster
 	namespace string
 	pools     []string
+	// grace is how long the checker waits for status to follow.
+	grace time.Duration
 }
 
 // begin starts a scenario; its end is the end of the test. The namespace must
@@ -42,7 +44,7 @@ func begin(t *testing.T, namespace string) *scenario {
 	if err != nil {
 		t.Fatal(err)
 	}
-	s := &scenario{T: t, ctx: context.Background(), cluster: c, namespace: "e2e-" + namespace}
+	s := &scenario{T: t, ctx: context.Background(), cluster: c, namespace: "e2e-" + namespace, grace: grace}
 	meta := labels(s.namespace)
 	if _, err := c.Kube.CoreV1().Namespaces().Create(s.ctx, &corev1.Namespace{ObjectMeta: meta}, metav1.CreateOptions{}); err != nil {
 		t.Fatalf("create the namespace: %v", err)
@@ -69,7 +71,7 @@ func (s *scenario) end() {
 func (s *scenario) check(when string) {
 	s.Helper()
 	started := time.Now()
-	violations := checker.Settle(s.ctx, grace, func(ctx context.Context) checker.Snapshot {
+	violations := checker.Settle(s.ctx, s.grace, func(ctx context.Context) checker.Snapshot {
 		return checker.Gather(ctx, s.cluster)
 	})
 	for _, v := range violations {

@@ -11,6 +11,7 @@ import (
 
 	corev1 "k8s.io/api/core/v1"
 
+	"github.com/holdfast-ipam/holdfast/cni"
 	"github.com/holdfast-ipam/holdfast/e2e/cluster"
 	"github.com/holdfast-ipam/holdfast/lease"
 )
@@ -38,7 +39,7 @@ for id in $(crictl pods -q --no-trunc); do
     exit 1
   fi
 done
-if journal=$(curl -sS --fail --max-time 5 --unix-socket /var/run/spidernet/spiderpool.sock http://holdfast/v1/journal); then
+if journal=$(curl -sS --fail --max-time 5 --unix-socket ` + cni.DefaultSocket + ` http://holdfast/v1/journal); then
   printf '{"journal": %s}\n' "$journal"
 fi
 `

@@ -5,9 +5,12 @@ import (
 	"fmt"
 	"os/exec"
 	"strings"
+	"time"
 
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+
+	"github.com/holdfast-ipam/holdfast/cni"
 )
 
 // The release under test and where it is.
@@ -100,10 +103,15 @@ func (c *Cluster) RestartAgents(ctx context.Context) error {
 	return c.AwaitAgents(ctx)
 }
 
-// AwaitAgents waits until the agents' DaemonSet has been rolled out.
+// AwaitAgents waits until the agents' DaemonSet has been rolled out, and every
+// node has an agent that is ready: the DaemonSet learns late of one that died.
 func (c *Cluster) AwaitAgents(ctx context.Context) error {
-	_, err := c.Kubectl(ctx, "", "--namespace", Namespace, "rollout", "status", agents, "--timeout", "3m")
-	return err
+	if _, err := c.Kubectl(ctx, "", "--namespace", Namespace, "rollout", "status", agents, "--timeout", "3m"); err != nil {
+		return err
+	}
+	return Await(ctx, 2*time.Minute, func(ctx context.Context) error {
+		return c.onEveryNode(ctx, `curl -sS --max-time 5 --unix-socket `+cni.DefaultSocket+` http://holdfast/v1/status | jq -e .ready`)
+	})
 }
 
 // Agents returns the agents' pods, in no order.
@@ -147,6 +155,12 @@ func (c *Cluster) StartAgent(ctx context.Context, node string) error {
 // StartKubelets undoes every StopAgent of an earlier run.
 func (c *Cluster) StartKubelets(ctx context.Context) error {
 	return c.onEveryNode(ctx, "systemctl start kubelet")
+}
+
+// RestartKubelets makes kubelet forget how often what has died: a new one
+// starts it, and looks for the API server, at once, an old one ever later.
+func (c *Cluster) RestartKubelets(ctx context.Context) error {
+	return c.onEveryNode(ctx, "systemctl restart kubelet")
 }
 
 // onEveryNode runs a script on each node. It needs no API server.
@@ -196,9 +210,9 @@ exit 1`)
 	return err
 }
 
-// StartAPIServer undoes StopAPIServer and waits until it answers again. Those
-// who missed it look for it ever more seldom: kubelets, and those that kubelet
-// restarts when they die without it. New kubelets begin at once.
+// StartAPIServer undoes StopAPIServer and waits until it answers again. The
+// controller manager and the scheduler have died without it meanwhile, so it
+// restarts the kubelets.
 func (c *Cluster) StartAPIServer(ctx context.Context) error {
 	out, err := c.OnNode(ctx, c.controlPlane(), "if [[ -e "+parked+" ]]; then mv "+parked+" "+manifest+"; echo parked; fi")
 	if err != nil {
@@ -207,5 +221,5 @@ func (c *Cluster) StartAPIServer(ctx context.Context) error {
 	if err := c.AwaitAPIServer(ctx); err != nil || out == "" {
 		return err
 	}
-	return c.onEveryNode(ctx, "systemctl restart kubelet")
+	return c.RestartKubelets(ctx)
 }
