@@ -16,6 +16,7 @@
 // and must pass where it is not, or it would prove nothing.
 //
 // Nothing is written into the working tree: `go test -overlay` takes the
-// patched files from build/mutants, and everything else as it lies there.
+// patched files from build/_mutants, a name that ./... passes over, and
+// everything else as it lies there.
 // `make mutants ONLY=q` runs the bugs whose names begin so.
 package main

@@ -105,7 +105,7 @@ func plantAll(ctx context.Context, tree string, mutants []mutant) []verdict {
 func try(ctx context.Context, tree string, m *mutant) (v verdict) {
 	begun := time.Now()
 	defer func() { v.took = time.Since(begun) }()
-	overlay, err := m.plant(ctx, tree, filepath.Join(tree, "build", "mutants"))
+	overlay, err := m.plant(ctx, tree, filepath.Join(tree, "build", "_mutants"))
 	if err != nil {
 		return verdict{err: err}
 	}
