@@ -79,8 +79,6 @@ type sandbox struct {
 	addr netip.Addr
 	// life ends when its machine does.
 	life context.Context
-	// sent is set when a DEL of it was ever sent.
-	sent bool
 }
 
 func newLedger(began time.Time) *ledger {

@@ -214,13 +214,6 @@ func (n *node) dismiss(p *pod) {
 	delete(n.pods, p)
 }
 
-// isLost reports whether the machine is gone.
-func (n *node) isLost() bool {
-	n.mu.Lock()
-	defer n.mu.Unlock()
-	return n.life.Err() != nil
-}
-
 // bound returns the pods that are bound to the node.
 func (n *node) bound() []*pod {
 	n.mu.Lock()
