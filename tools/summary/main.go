@@ -28,7 +28,7 @@ func main() {
 // run prints the summary of all parts and tells whether nothing failed.
 func run(w io.Writer, args []string) (bool, error) {
 	if len(args) == 0 {
-		return false, errors.New("usage: summary NAME=FILE...")
+		return false, errors.New("name at least one part, as in: summary unit=results.json")
 	}
 	var total count
 	for _, arg := range args {
