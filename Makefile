@@ -45,7 +45,7 @@ unit: $(BIN)/gotestsum ## tests with the race detector; no root, no docker
 
 e2e: $(BIN)/gotestsum kind-up image load ## scenarios on the kind cluster, which stays for the next time
 	@mkdir -p $(RESULTS)
-	$(BIN)/gotestsum --format standard-verbose --jsonfile $(RESULTS)/e2e.json -- -tags e2e -count 1 -timeout 90m ./e2e/...
+	$(BIN)/gotestsum --format standard-verbose --jsonfile $(RESULTS)/e2e.json -- -tags e2e -count 1 -p 1 -timeout 90m ./e2e/...
 
 fuzz: ## every fuzz target for TIME each (20s)
 	@tools/fuzz $(TIME)
