@@ -18,9 +18,11 @@ import (
 )
 
 const (
-	// exhaustedWait is how long an ADD waits for an address to come free
-	// before it tells the runtime to try again.
-	exhaustedWait = 4 * time.Second
+	// exhaustedWait is how long an ADD waits for an address to come free, once
+	// what is cooling down had the time to, before it tells the runtime to try
+	// again. maxExhaustedWait bounds it, well below what the plugin waits.
+	exhaustedWait    = 2 * time.Second
+	maxExhaustedWait = 15 * time.Second
 	// exhaustedPause is the longest pause between two looks.
 	exhaustedPause = time.Second
 )
@@ -78,6 +80,7 @@ func (a *Agent) assign(ctx context.Context, q *cni.AddRequest) ([]lease.Entry, e
 // acquire waits a few seconds for an address to come free, because the
 // agents of other nodes yield what they do not use when a pool is scarce.
 func (a *Agent) acquire(ctx context.Context, r lease.Request) (entries []lease.Entry, err error) {
+	wait := min(a.config.CoolDown.Duration+exhaustedWait, maxExhaustedWait)
 	err = backoff.Retry(func() error {
 		entries, err = a.lessee.Acquire(ctx, r)
 		var exhausted *lease.ExhaustedError
@@ -86,7 +89,7 @@ func (a *Agent) acquire(ctx context.Context, r lease.Request) (entries []lease.E
 		}
 		return err
 	}, backoff.WithContext(backoff.NewExponentialBackOff(
-		backoff.WithMaxInterval(exhaustedPause), backoff.WithMaxElapsedTime(exhaustedWait)), ctx))
+		backoff.WithMaxInterval(exhaustedPause), backoff.WithMaxElapsedTime(wait)), ctx))
 	return entries, err
 }
 
