@@ -207,6 +207,7 @@ func (a *Agent) begin(ctx context.Context, group *errgroup.Group, fresh bool) er
 	group.Go(func() error { return a.upkeep.run(ctx) })
 	group.Go(func() error { return a.endpoints.run(ctx) })
 	group.Go(func() error { return every(ctx, leakPeriod, a.log, "leaks", a.findLeaks) })
+	group.Go(func() error { return every(ctx, lostPeriod, a.log, "lost blocks", a.findLost) })
 	group.Go(func() error { return a.runElected(ctx) })
 	return nil
 }

@@ -3,6 +3,7 @@ package agent
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"net/netip"
 	"time"
@@ -19,6 +20,9 @@ import (
 // quarantine is how long an address that a lost journal may have assigned
 // stays unused, when neither a pod's status nor an endpoint names it.
 const quarantine = 10 * time.Minute
+
+// lostPeriod is how often blocks are looked for that the watch should have.
+const lostPeriod = 30 * time.Second
 
 // blocks are the blocks in which this node holds leases, by a watch on its
 // label.
@@ -133,4 +137,43 @@ func (a *Agent) watchBlocks(ctx context.Context) error {
 			}
 			a.upkeep.kick()
 		})
+}
+
+// findLost reads the blocks in which this node leases by what it knows and
+// which the watch does not have. The watch says nothing of a block that it
+// never had because it was taken over here and elsewhere again while the watch
+// began anew, and says only once what then could not be read.
+func (a *Agent) findLost(ctx context.Context) error {
+	var errs []error
+	for _, prefix := range a.lessee.Leasing() {
+		if _, seen := a.blocks.informer.Get(lease.Name(prefix)); !seen {
+			errs = append(errs, a.lessee.Missing(ctx, prefix))
+			a.upkeep.kick()
+		}
+	}
+	return errors.Join(errs...)
+}
+
+// relearn finds out by quorum reads, without the watch, which leases are left.
+func (a *Agent) relearn(ctx context.Context) error {
+	blocks, err := a.blocks.list(ctx)
+	if err != nil {
+		return err
+	}
+	left := map[netip.Prefix]bool{}
+	for _, b := range blocks {
+		left[b.Prefix()] = true
+		if err := a.lessee.Observe(b); err != nil {
+			return err
+		}
+	}
+	for _, prefix := range a.lessee.Leasing() {
+		if left[prefix] {
+			continue
+		}
+		if err := a.lessee.Missing(ctx, prefix); err != nil {
+			return err
+		}
+	}
+	return nil
 }

@@ -80,7 +80,10 @@ func (a *Agent) heartbeat(ctx context.Context) error {
 		case outOfService(node):
 			a.log.Warn("the node is tainted as out of service: no new assignments", "node", node.Name)
 		default:
-			a.lessee.Trust(begun.Add(a.config.HoldDown.Duration / 2))
+			if err := a.trust(ctx, begun); err != nil {
+				a.log.Warn("read this node's leases before they are used again", "err", err)
+				pause = heartbeatRetry
+			}
 		}
 		select {
 		case <-ctx.Done():
@@ -88,6 +91,20 @@ func (a *Agent) heartbeat(ctx context.Context) error {
 		case <-time.After(pause):
 		}
 	}
+}
+
+// trust allows new assignments for half a hold-down from when the node was
+// found in order. A node that was not trusted until now may have lost leases
+// under its own UID, to a taint that came and went, and its watch may not have
+// told yet: then the leases are read first.
+func (a *Agent) trust(ctx context.Context, found time.Time) error {
+	if a.lessee.Ready() != nil {
+		if err := a.relearn(ctx); err != nil {
+			return err
+		}
+	}
+	a.lessee.Trust(found.Add(a.config.HoldDown.Duration / 2))
+	return nil
 }
 
 // outOfService reports whether somebody declared the node shut down for good

@@ -88,6 +88,21 @@ func (l *Lessee) Missing(ctx context.Context, prefix netip.Prefix) error {
 	return err
 }
 
+// Leasing returns the blocks in which this node leases by what it knows. One
+// that a watch which is in order does not have is one to call [Lessee.Missing]
+// for: its end may lie before the watch began anew.
+func (l *Lessee) Leasing() []netip.Prefix {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	var in []netip.Prefix
+	for prefix, v := range l.views {
+		if v.block.LeasedTo(l.node.UID) != 0 {
+			in = append(in, prefix)
+		}
+	}
+	return in
+}
+
 // Start makes the lessee ready for new assignments. blocks are all blocks in
 // which the node holds leases, by a quorum read that was begun after the
 // journal was opened. Where the journal was lost, every leased address

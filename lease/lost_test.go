@@ -1,0 +1,38 @@
+package lease_test
+
+import (
+	"slices"
+	"testing"
+
+	"github.com/holdfast-ipam/holdfast/lease"
+)
+
+// An address is taken over by a node and from it again while its watch begins
+// anew: the watch never says a word of the block.
+func TestLeaseThatNoWatchEverShowedIsFoundToHaveEnded(t *testing.T) {
+	history(t, func(w *world) {
+		a, b := w.node("a"), w.node("b")
+		p := pool("p", 0, "10.0.0.1-10.0.0.1")
+		first := a.add(w.member("web-0", a), p)
+		a.del(first)
+		second := b.add(w.member("web-0", b), p)
+		b.del(second)
+		third := a.add(w.member("web-0", a), p)
+		w.wantAddrs(third.addrs, first.addrs)
+
+		in := lease.BlockOf(first.addrs[0])
+		if !slices.Contains(b.Leasing(), in) {
+			w.Fatalf("b knows by itself what no watch has told it\n%s", w)
+		}
+		if err := b.Missing(w.Context(), in); err != nil {
+			w.Fatal(err)
+		}
+		if slices.Contains(b.Leasing(), in) {
+			w.Errorf("b thinks that it leases %v\n%s", first.addrs, w)
+		}
+		b.tidy()
+		if e, ok := b.entry(first.addrs[0]); ok {
+			w.Errorf("the journal of b still says %v", e)
+		}
+	})
+}
