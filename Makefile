@@ -43,6 +43,10 @@ unit: $(BIN)/gotestsum ## tests with the race detector; no root, no docker
 	cd tools && $(BIN)/gotestsum --format pkgname --jsonfile $(RESULTS)/tools.json -- ./... || failed=1
 	exit $$failed
 
+.PHONY: model
+model: ## the lease protocol in every order of events, small scopes, by spin (5 min)
+	@model/check
+
 e2e: $(BIN)/gotestsum kind-up image load ## scenarios on the kind cluster, which stays for the next time
 	@mkdir -p $(RESULTS)
 	$(BIN)/gotestsum --format standard-verbose --jsonfile $(RESULTS)/e2e.json -- -tags e2e -count 1 -p 1 -timeout 90m ./e2e/...
