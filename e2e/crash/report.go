@@ -20,7 +20,8 @@ const (
 // report prints figures and broken promises, and reports whether there are
 // none.
 func (w *world) report() bool {
-	fmt.Printf("\n%s", w.tally.table())
+	histories := w.ledger.checkHistories()
+	fmt.Printf("\n%s%s\n", w.tally.table(), histories)
 	w.ledger.mu.Lock()
 	found, uses := w.ledger.violations, w.ledger.uses
 	w.ledger.mu.Unlock()
