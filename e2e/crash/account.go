@@ -36,8 +36,8 @@ func (w *world) account(ctx context.Context) error {
 	}{
 		{"every pod has its address and all records agree", accountLimit, nil, w.disagreements},
 		{"every pool is used to its last address", fillLimit, w.fill, w.waitingPods},
-		{"all records agree about full pools", fillLimit, nil, w.disagreements},
-		{"nothing remains of what was deleted", fillLimit, w.deleteAll, w.remains},
+		{"all records agree about full pools", accountLimit, nil, w.disagreements},
+		{"nothing remains of what was deleted", accountLimit, w.deleteAll, w.remains},
 	}
 	for _, step := range steps {
 		begun := time.Now()

@@ -7,6 +7,7 @@ import (
 	"net"
 	"os"
 	"path/filepath"
+	"strings"
 	"sync"
 	"syscall"
 	"time"
@@ -54,6 +55,11 @@ func newNode(w *world, name string) *node {
 
 func (n *node) socket() string  { return filepath.Join(n.dir, "s") }
 func (n *node) journal() string { return filepath.Join(n.dir, "journal.db") }
+
+// log is the file that every agent of the node writes to.
+func (n *node) log() string {
+	return filepath.Join(n.dir, filepath.Base(n.world.options.holdfast)+".log")
+}
 
 // client returns a client of the node's agent that asks again for so long.
 func (n *node) client(patience time.Duration) *cni.Client {
@@ -149,9 +155,12 @@ func (n *node) watch(p *apitest.Process) {
 	if !byItself {
 		return
 	}
-	n.world.tally.add("agents that ended by themselves")
-	n.world.ledger.remark(n.name, "the agent ended by itself: %s", lastLine(p.Tail()))
-	n.world.say("the agent of %s ended by itself: %s", n.name, lastLine(p.Tail()))
+	last := lastLine(p.Tail())
+	n.world.tally.add("agents that ended because their Node is another")
+	n.world.ledger.remark(n.name, "the agent ended by itself: %s", last)
+	if !strings.Contains(last, "start anew") {
+		n.world.ledger.violate(noAddr, n.name, "the agent of %s ended by itself: %s", n.name, last)
+	}
 	if pause(n.world.ctx, time.Second) {
 		// A port that is taken shows at the next end.
 		_ = n.start()

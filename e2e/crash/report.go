@@ -5,7 +5,7 @@ import (
 	"fmt"
 	"net/netip"
 	"os"
-	"path/filepath"
+	"slices"
 	"strings"
 )
 
@@ -20,6 +20,7 @@ const (
 // report prints figures and broken promises, and reports whether there are
 // none.
 func (w *world) report() bool {
+	w.judgeLogs()
 	histories := w.ledger.checkHistories()
 	fmt.Printf("\n%s%s\n", w.tally.table(), histories)
 	w.ledger.mu.Lock()
@@ -91,16 +92,30 @@ func (n *node) mentions(addr netip.Addr) []string {
 	if !addr.IsValid() {
 		return nil
 	}
-	f, err := os.Open(filepath.Join(n.dir, filepath.Base(n.world.options.holdfast)+".log"))
+	return n.grep(`"`+addr.String()+`"`, `"`+addr.String()+`/`)
+}
+
+// grep returns the lines of the agent's log that contain one of the texts.
+func (n *node) grep(texts ...string) []string {
+	f, err := os.Open(n.log())
 	if err != nil {
-		return nil
+		return nil // it never ran
 	}
 	defer f.Close()
 	var lines []string
 	for s := bufio.NewScanner(f); s.Scan(); {
-		if strings.Contains(s.Text(), `"`+addr.String()+`"`) || strings.Contains(s.Text(), `"`+addr.String()+`/`) {
+		if slices.ContainsFunc(texts, func(text string) bool { return strings.Contains(s.Text(), text) }) {
 			lines = append(lines, s.Text())
 		}
 	}
 	return lines
+}
+
+// judgeLogs finds what no agent may ever write.
+func (w *world) judgeLogs() {
+	for _, n := range w.nodes {
+		for _, line := range n.grep("panic:", "fatal error:", "WARNING: DATA RACE") {
+			w.ledger.violate(noAddr, n.name, "the log of %s says: %s", n.name, line)
+		}
+	}
 }
