@@ -85,14 +85,17 @@ func (l *Lessee) commit(ctx context.Context, prefix netip.Prefix, batch []*amend
 		if err != nil {
 			return err
 		}
-		next := base.Clone()
+		next, changed := base.Clone(), false
 		for i, a := range batch {
 			trial := next.Clone()
 			if refusals[i] = a.change(&trial); refusals[i] == nil {
+				changed = changed || !trial.Equal(&next)
 				next = trial
 			}
 		}
-		if next.Equal(&base) {
+		// A batch that undoes itself is sent: one of its changes may be an
+		// earlier one again whose answer was lost, and only a write ends that.
+		if !changed {
 			return nil
 		}
 		stored, err := l.cluster.PutBlock(ctx, next)

@@ -234,3 +234,59 @@ func isExhausted(err error) bool {
 	var exhausted *lease.ExhaustedError
 	return errors.As(err, &exhausted)
 }
+
+// A yield whose answer was lost is made again together with a claim of the
+// same address: the block is to be as it was, and yet a write is owed, or the
+// lost yield lands on an address in use.
+func TestBatchThatUndoesItselfStillEndsALostYield(t *testing.T) {
+	history(t, func(w *world) {
+		a, b := w.node("a"), w.node("b")
+		p, full := pool("p", 0, "10.0.0.1-10.0.0.1"), pool("full", 0, "10.0.0.9-10.0.0.9")
+		b.add(w.pod("b", b), full)
+		s := a.add(w.pod("a", a), p)
+		a.del(s)
+		w.pass(coolDown)
+		a.tidy()
+		puts := 0
+		w.fault = func(c leasetest.Call) leasetest.Fault {
+			if c.Method == "PutBlock" {
+				if puts++; puts == 1 {
+					return leasetest.Fault{Kind: leasetest.Late}
+				}
+			}
+			return leasetest.Fault{Kind: leasetest.Lost}
+		}
+		if err := a.Yield(w.Context(), s.addrs); err == nil {
+			w.Fatal("the yield has ended, though no answer came")
+		}
+		// A search in vain holds the block's turn until both others wait.
+		stuck := make(chan struct{})
+		held := false
+		w.fault = func(c leasetest.Call) leasetest.Fault {
+			if c.Method == "Block" && !held {
+				held = true
+				<-stuck
+			}
+			return leasetest.Fault{}
+		}
+		var calls sync.WaitGroup
+		claim := func(p lease.Pool) {
+			if _, err := a.ClaimAhead(w.Context(), p, func() int { return 1 }, 1); err != nil && !errors.Is(err, lease.ErrSearching) {
+				w.Error(err)
+			}
+		}
+		calls.Go(func() { claim(full) })
+		w.settle()
+		calls.Go(func() { a.tidy() })
+		w.settle()
+		calls.Go(func() { claim(p) })
+		w.settle()
+		close(stuck)
+		calls.Wait()
+		w.cluster.Land()
+		block := w.block(s.addrs[0])
+		if has := len(a.Free()) == 1; has != block.LeasedTo(a.id.UID).Has(lease.Offset(s.addrs[0])) {
+			w.Errorf("the node takes %s for free: %t\n%s", s.addrs[0], has, w)
+		}
+	})
+}
