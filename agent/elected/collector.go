@@ -176,26 +176,36 @@ func (c *Collector) look(ctx context.Context, pins []lease.Pin) (map[lease.Pin]v
 	return judged, errors.Join(errs...)
 }
 
-// standing looks a pod up. What decides that an address is free comes last:
-// the pod is looked for after the StatefulSet and the endpoint, so that a pod
-// created meanwhile is seen.
+// standing looks a pod up: the pod first, and then whether it is wanted. The
+// other way round, a pod that is going away while its StatefulSet grows again
+// would be unwanted at the first look and gone at the second, and lose its
+// address although it was wanted ever since. A pod created in between takes
+// the mark off before it uses an address, so the removal loses to it.
 func (c *Collector) standing(ctx context.Context, namespace, pod string) (standing, error) {
 	var s standing
 	var err error
-	if s.wanted, err = c.wanted(ctx, namespace, pod); err != nil {
+	if s.exists, s.podUID, err = c.exists(ctx, namespace, pod); err != nil {
 		return standing{}, err
 	}
-	if s.wanted {
-		e, err := c.Cluster.Endpoint(ctx, namespace, pod)
-		switch {
-		case err == nil:
-			s.pointer = &e
-		case !errors.Is(err, lease.ErrNotFound):
-			return standing{}, fmt.Errorf("read endpoint %s/%s: %w", namespace, pod, err)
-		}
+	if s.wanted, err = c.wanted(ctx, namespace, pod); err != nil || !s.wanted {
+		return s, err
 	}
-	s.exists, s.podUID, err = c.exists(ctx, namespace, pod)
+	s.pointer, err = c.pointer(ctx, namespace, pod)
 	return s, err
+}
+
+// pointer returns a pod's endpoint with what counts of it, the addresses that
+// are pinned for it, or nil if there is none.
+func (c *Collector) pointer(ctx context.Context, namespace, pod string) (*lease.Endpoint, error) {
+	e, err := c.Cluster.Endpoint(ctx, namespace, pod)
+	if errors.Is(err, lease.ErrNotFound) {
+		return nil, nil
+	}
+	if err != nil {
+		return nil, fmt.Errorf("read endpoint %s/%s: %w", namespace, pod, err)
+	}
+	e.Addresses, err = c.pinned(ctx, e)
+	return &e, err
 }
 
 func (c *Collector) exists(ctx context.Context, namespace, pod string) (exists bool, uid string, err error) {

@@ -235,6 +235,43 @@ func TestPodConfirmedBeforeTheMarkKeepsAddress(t *testing.T) {
 	h.wantPinned("web-1", addr101)
 }
 
+// The pod is on its way out when the second look begins, its StatefulSet
+// grows again, and then the pod is gone: at every moment somebody wanted the
+// address.
+func TestPodGoingAwayWhileItsSetGrowsAgainKeepsAddress(t *testing.T) {
+	h := newHistory(t, 1)
+	h.place("web-1", addr101)
+	h.on["PutBlock 1"] = func() leasetest.Fault { // the first look found no pod
+		h.SetPod("default", "web-1", worker.Name, false)
+		return leasetest.Fault{}
+	}
+	h.on["PodAt 2"] = func() leasetest.Fault {
+		h.window.Replicas = 2
+		h.DeletePod("default", "web-1")
+		return leasetest.Fault{}
+	}
+	h.collect()
+	h.wantPinned("web-1", addr101)
+}
+
+// An endpoint that gives the pod another address counts only where that one
+// is pinned for it.
+func TestPinStaysWhenTheAddressItWasLeftForIsNotPinned(t *testing.T) {
+	h := newHistory(t, 1)
+	h.place("web-0", addr101)
+	e, err := h.Endpoint(t.Context(), "default", "web-0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	e.PodUID = h.SetPod("default", "web-0", worker.Name, false)
+	e.Addresses[0].Addr = addr101.Next()
+	if _, err := h.PutEndpoint(t.Context(), e); err != nil {
+		t.Fatal(err)
+	}
+	h.collect()
+	h.wantPinned("web-0", addr101)
+}
+
 func TestUnpinLosesToConfirmingRead(t *testing.T) {
 	h := newHistory(t, 1)
 	h.place("web-1", addr101)
