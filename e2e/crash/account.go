@@ -8,8 +8,6 @@ import (
 	"strings"
 	"time"
 
-	"go4.org/netipx"
-
 	"github.com/holdfast-ipam/holdfast/e2e/checker"
 	"github.com/holdfast-ipam/holdfast/lease"
 )
@@ -101,7 +99,7 @@ func (w *world) waitingPods(context.Context) []string {
 	var waiting []string
 	for _, p := range w.allPods() {
 		if !lives[p] {
-			waiting = append(waiting, fmt.Sprintf("pod %s of pool %s on %s has no address", p.name, p.pool, p.node.name))
+			waiting = append(waiting, fmt.Sprintf("pod %s of %s on %s has no address", p.name, p.offer.name, p.node.name))
 		}
 	}
 	slices.Sort(waiting)
@@ -121,21 +119,13 @@ func (w *world) allPods() []*pod {
 // fill creates as many pods as there are addresses that nobody lives with.
 func (w *world) fill(ctx context.Context) error {
 	dice := w.dice("fill")
-	taken := map[netip.Addr]bool{}
-	for _, s := range w.ledger.living(nil) {
-		taken[s.addr] = true
-	}
-	for _, p := range pools() {
-		all, err := p.addresses()
-		if err != nil {
-			return err
-		}
-		for i, addr := range all {
+	for _, o := range offers() {
+		taken := w.ledger.taken()
+		for i, addr := range o.pools[0].addresses() {
 			if taken[addr] {
 				continue
 			}
-			taken[addr] = true
-			if _, err := w.schedule(dice, fmt.Sprintf("fill-%s-%d", p.name, i), p.name, nil); err != nil {
+			if _, err := w.schedule(dice, fmt.Sprintf("fill-%s-%d", o.name, i), o.name, nil); err != nil {
 				return err
 			}
 		}
@@ -144,26 +134,8 @@ func (w *world) fill(ctx context.Context) error {
 		if wrong := w.await(ctx, fillLimit, w.waitingPods); len(wrong) > 0 {
 			return nil // the step will say so
 		}
-		for _, s := range w.ledger.living(nil) {
-			taken[s.addr] = true
-		}
 	}
 	return nil
-}
-
-// addresses lists the pool's addresses.
-func (p pool) addresses() ([]netip.Addr, error) {
-	var all []netip.Addr
-	for _, text := range p.ips {
-		r, err := netipx.ParseIPRange(text)
-		if err != nil {
-			return nil, fmt.Errorf("pool %s: %w", p.name, err)
-		}
-		for a := r.From(); a.Compare(r.To()) <= 0; a = a.Next() {
-			all = append(all, a)
-		}
-	}
-	return all, nil
 }
 
 // deleteAll deletes every StatefulSet and every pod.
@@ -210,7 +182,7 @@ func (w *world) remains(ctx context.Context) []string {
 
 // addrIn returns the first address that a text names, for its history.
 func addrIn(text string) netip.Addr {
-	for _, word := range strings.FieldsFunc(text, func(r rune) bool { return r != '.' && (r < '0' || r > '9') }) {
+	for _, word := range strings.FieldsFunc(text, func(r rune) bool { return !strings.ContainsRune("0123456789abcdef.:", r) }) {
 		if addr, err := netip.ParseAddr(word); err == nil {
 			return addr
 		}

@@ -50,19 +50,26 @@ func (w *world) auditJournal(ctx context.Context, n *node) {
 	}
 	w.tally.add("journals audited")
 	for _, s := range before {
-		i := slices.IndexFunc(entries, func(e lease.Entry) bool { return e.Addr == s.addr })
-		said := "has no entry"
-		if i >= 0 {
-			e := entries[i]
-			if e.State == lease.Assigned && e.Owner.PodUID == s.pod.uid && e.Container == s.container {
-				continue
+		for _, prefix := range s.prefixes {
+			if said := hasAssigned(s, prefix.Addr(), entries); said != "" && w.ledger.lives(s) {
+				w.ledger.violate(prefix.Addr(), n.name, "%s lives with %s, and the journal of %s %s", s, prefix, n.name, said)
 			}
-			said = fmt.Sprintf("has %s for pod %s, container %s", e.State, e.Owner.PodUID, e.Container)
-		}
-		if w.ledger.lives(s) {
-			w.ledger.violate(s.addr, n.name, "%s lives with %s, and the journal of %s %s", s, s.addr, n.name, said)
 		}
 	}
+}
+
+// hasAssigned returns what a journal says instead of having assigned the
+// address to the sandbox, or nothing.
+func hasAssigned(s *sandbox, addr netip.Addr, entries []lease.Entry) string {
+	i := slices.IndexFunc(entries, func(e lease.Entry) bool { return e.Addr == addr })
+	if i < 0 {
+		return "has no entry"
+	}
+	e := entries[i]
+	if e.State == lease.Assigned && e.Owner.PodUID == s.pod.uid && e.Container == s.container {
+		return ""
+	}
+	return fmt.Sprintf("has %s for pod %s, container %s", e.State, e.Owner.PodUID, e.Container)
 }
 
 func (w *world) auditBlocks(ctx context.Context) {
@@ -81,28 +88,30 @@ func (w *world) auditBlocks(ctx context.Context) {
 		}
 	}
 	for _, s := range before {
-		if said := mayUse(s, &snapshot); said != "" && w.ledger.lives(s) {
-			w.ledger.violate(s.addr, s.pod.node.name, "%s lives with %s, and its block %s", s, s.addr, said)
+		for _, prefix := range s.prefixes {
+			if said := mayUse(s, prefix.Addr(), &snapshot); said != "" && w.ledger.lives(s) {
+				w.ledger.violate(prefix.Addr(), s.pod.node.name, "%s lives with %s, and its block %s", s, prefix, said)
+			}
 		}
 	}
 }
 
 // mayUse returns why a sandbox may not use its address, by its block, or
 // nothing.
-func mayUse(s *sandbox, in *checker.Snapshot) string {
-	i := slices.IndexFunc(in.Blocks, func(b checker.Block) bool { return b.Prefix.Contains(s.addr) })
+func mayUse(s *sandbox, addr netip.Addr, in *checker.Snapshot) string {
+	i := slices.IndexFunc(in.Blocks, func(b checker.Block) bool { return b.Prefix.Contains(addr) })
 	if i < 0 {
 		return "does not exist"
 	}
 	b := in.Blocks[i]
-	lessee := slices.IndexFunc(b.Leases, func(l checker.Lease) bool { return slices.Contains(l.Addrs, s.addr) })
+	lessee := slices.IndexFunc(b.Leases, func(l checker.Lease) bool { return slices.Contains(l.Addrs, addr) })
 	if lessee < 0 {
 		return "leases it to nobody"
 	}
 	if uid := s.pod.node.currentUID(); b.Leases[lessee].NodeUID != uid {
 		return fmt.Sprintf("leases it to %s with UID %s, not %s", b.Leases[lessee].Node, b.Leases[lessee].NodeUID, uid)
 	}
-	pin := slices.IndexFunc(b.Pins, func(p checker.Pin) bool { return p.Addr == s.addr })
+	pin := slices.IndexFunc(b.Pins, func(p checker.Pin) bool { return p.Addr == addr })
 	switch {
 	case s.pod.set == nil && pin >= 0:
 		return "pins it for " + b.Pins[pin].Pod
@@ -150,8 +159,11 @@ func (w *world) snapshot(ctx context.Context) checker.Snapshot {
 
 // seen is the sandbox as its kernel would show it.
 func (s *sandbox) seen() checker.Namespace {
-	return checker.Namespace{
+	seen := checker.Namespace{
 		Path: s.container, Sandbox: s.container, Namespace: namespace, Pod: s.pod.name, PodUID: s.pod.uid,
-		Addresses: []checker.InterfaceAddress{{Interface: ifname, Prefix: netip.PrefixFrom(s.addr, subnetBits)}},
 	}
+	for _, prefix := range s.prefixes {
+		seen.Addresses = append(seen.Addresses, checker.InterfaceAddress{Interface: ifname, Prefix: prefix})
+	}
+	return seen
 }

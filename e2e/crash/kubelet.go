@@ -13,6 +13,9 @@ import (
 // ifname is the interface that every sandbox has.
 const ifname = "eth0"
 
+// network is the name in the network configuration of every node.
+const network = "net"
+
 // How the plugin waits (cni.AddPatience and its like), made shorter so that
 // more happens in a run.
 const (
@@ -56,18 +59,21 @@ func (p *pod) start(s *sandbox) bool {
 
 // add sends one ADD and has its answer judged.
 func (p *pod) add(s *sandbox, limit time.Duration) error {
+	p.node.collecting.RLock()
+	defer p.node.collecting.RUnlock()
 	ctx, cancel := context.WithTimeout(s.life, limit)
 	defer cancel()
 	p.world.tally.add("ADD")
 	asked := time.Now()
-	result, err := p.node.client(addPatience).Add(ctx, cni.AddRequest{Attachment: p.attachment(s.container), Network: "net"})
+	result, err := p.node.client(addPatience).Add(ctx, cni.AddRequest{Attachment: p.attachment(s.container), Network: network})
 	if err != nil {
 		return err
 	}
-	if len(result.Addresses) != 1 {
-		p.world.ledger.violate(result.Addresses[0].Prefix.Addr(), p.node.name, "%s asked for one address and got %v", s, result.Addresses)
+	var answer []netip.Prefix
+	for _, a := range result.Addresses {
+		answer = append(answer, a.Prefix)
 	}
-	p.world.ledger.answer(s, result.Addresses[0].Prefix.Addr(), asked)
+	p.world.ledger.answer(s, answer, asked)
 	return nil
 }
 
@@ -109,11 +115,11 @@ func (p *pod) check(s *sandbox) {
 	defer cancel()
 	p.world.tally.add("CHECK")
 	err := p.node.client(0).Check(ctx, cni.CheckRequest{
-		Attachment: p.attachment(s.container), Addresses: []netip.Prefix{netip.PrefixFrom(s.addr, subnetBits)},
+		Attachment: p.attachment(s.container), Addresses: s.prefixes,
 	})
 	var said *cni.Error
 	if errors.As(err, &said) && !errors.Is(err, cni.ErrNoAnswer) && s.life.Err() == nil {
-		p.world.ledger.violate(s.addr, p.node.name, "%s lives with %s, and CHECK says: %v", s, s.addr, said)
+		p.world.ledger.violate(s.prefixes[0].Addr(), p.node.name, "%s lives with %s, and CHECK says: %v", s, s.prefixes, said)
 	}
 }
 
@@ -163,4 +169,31 @@ func (p *pod) haunt(old []string) {
 			p.del(container)
 		}
 	})
+}
+
+// collectAttachments has the runtimes send GC now and then: whatever they do
+// not name is to be given back. A runtime does not send GC while an ADD of the
+// network is under way (CNI spec, "GC").
+func (w *world) collectAttachments(ctx context.Context) {
+	dice := w.dice("runtimes' GC")
+	for pause(ctx, between(dice, 200*time.Millisecond, 4*time.Second)) {
+		n := w.nodes[dice.IntN(len(w.nodes))]
+		if n.collecting.TryLock() {
+			n.collect(ctx)
+			n.collecting.Unlock()
+		}
+	}
+}
+
+func (n *node) collect(ctx context.Context) {
+	ctx, cancel := context.WithTimeout(ctx, delLimit)
+	defer cancel()
+	request := cni.GCRequest{Network: network}
+	for _, s := range n.world.ledger.living(n) {
+		request.Valid = append(request.Valid, cni.ValidAttachment{ContainerID: s.container, Interface: ifname})
+	}
+	n.world.tally.add("GC")
+	if err := n.client(0).GC(ctx, request); err != nil {
+		n.world.tally.add("GC without answer")
+	}
 }

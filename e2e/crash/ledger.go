@@ -28,7 +28,7 @@ type ledger struct {
 	holders map[netip.Addr]*sandbox
 	// owed is what each identity has to come back with, wanted which of them
 	// a StatefulSet wants.
-	owed   map[lease.Identity]netip.Addr
+	owed   map[lease.Identity][]netip.Prefix
 	wanted map[lease.Identity]bool
 	// events is what happened, in order.
 	events     []event
@@ -75,20 +75,20 @@ type violation struct {
 type sandbox struct {
 	pod       *pod
 	container string
-	// addr is what it was first answered with.
-	addr netip.Addr
+	// prefixes are what it was first answered with.
+	prefixes []netip.Prefix
 	// life ends when its machine does.
 	life context.Context
 }
 
-func newLedger(began time.Time) *ledger {
+func newLedger(ctx context.Context, began time.Time) *ledger {
 	l := &ledger{
 		began:   began,
 		holders: map[netip.Addr]*sandbox{},
-		owed:    map[lease.Identity]netip.Addr{},
+		owed:    map[lease.Identity][]netip.Prefix{},
 		wanted:  map[lease.Identity]bool{},
 	}
-	l.broken, l.fail = context.WithCancel(context.Background())
+	l.broken, l.fail = context.WithCancel(context.WithoutCancel(ctx))
 	return l
 }
 
@@ -105,7 +105,7 @@ func (l *ledger) remark(node, format string, args ...any) {
 	l.note(event{node: node, text: fmt.Sprintf(format, args...)})
 }
 
-// break notes a broken promise. The caller holds l.mu.
+// breach notes a broken promise. The caller holds l.mu.
 func (l *ledger) breach(addr netip.Addr, node, format string, args ...any) {
 	v := violation{text: fmt.Sprintf(format, args...), addr: addr, node: node}
 	l.violations = append(l.violations, v)
@@ -120,45 +120,49 @@ func (l *ledger) violate(addr netip.Addr, node, format string, args ...any) {
 	l.breach(addr, node, format, args...)
 }
 
-// answer judges an answered ADD. It returns false if the machine has gone
-// meanwhile, and with it whoever could use the address.
-func (l *ledger) answer(s *sandbox, addr netip.Addr, asked time.Time) bool {
+// answer judges an answered ADD. Nobody can use the addresses if the machine
+// has gone meanwhile.
+func (l *ledger) answer(s *sandbox, prefixes []netip.Prefix, asked time.Time) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	if s.life.Err() != nil {
-		return false
-	}
-	node := s.pod.node.name
-	if s.addr.IsValid() {
-		if s.addr != addr {
-			l.breach(addr, node, "%s lives with %s, and asked again got %s", s, s.addr, addr)
+	node, first := s.pod.node.name, prefixes[0].Addr()
+	switch {
+	case s.life.Err() != nil:
+		return
+	case s.prefixes != nil:
+		if !slices.Equal(s.prefixes, prefixes) {
+			l.breach(first, node, "%s lives with %s, and asked again got %s", s, s.prefixes, prefixes)
 		}
-		return true
+		return
 	}
-	s.addr = addr
+	if wrong := s.pod.offer.fits(prefixes); wrong != "" {
+		l.breach(first, node, "%s got %s", s, wrong)
+	}
+	s.prefixes = prefixes
 	l.uses++
-	l.note(event{kind: answered, asked: asked, addr: addr, sandbox: s, node: node, identity: s.pod.identity(),
-		text: fmt.Sprintf("answered to %s", s)})
-	if other := l.holders[addr]; other != nil {
-		l.breach(addr, node, "%s is given to %s, and %s lives with it", addr, s, other)
-		return true
+	for _, prefix := range prefixes {
+		addr := prefix.Addr()
+		l.note(event{kind: answered, asked: asked, addr: addr, sandbox: s, node: node, identity: s.pod.identity(),
+			text: fmt.Sprintf("answered to %s", s)})
+		if other := l.holders[addr]; other != nil {
+			l.breach(addr, node, "%s is given to %s, and %s lives with it", addr, s, other)
+		}
+		l.holders[addr] = s
 	}
-	l.holders[addr] = s
-	l.hold(s, addr)
-	return true
+	l.hold(s)
 }
 
 // hold compares with what the pod's identity is owed. The caller holds l.mu.
-func (l *ledger) hold(s *sandbox, addr netip.Addr) {
+func (l *ledger) hold(s *sandbox) {
 	if s.pod.set == nil {
 		return
 	}
 	id := s.pod.identity()
-	if owed, ok := l.owed[id]; ok && owed != addr {
-		l.breach(owed, s.pod.node.name, "%s came back with %s and was wanted ever since it had %s", s, addr, owed)
+	if owed, ok := l.owed[id]; ok && !slices.Equal(owed, s.prefixes) {
+		l.breach(owed[0].Addr(), s.pod.node.name, "%s came back with %s and was wanted ever since it had %s", s, s.prefixes, owed)
 	}
 	if l.wanted[id] {
-		l.owed[id] = addr
+		l.owed[id] = s.prefixes
 	}
 }
 
@@ -171,11 +175,12 @@ func (l *ledger) finish(s *sandbox, why string) {
 }
 
 func (l *ledger) finishHeld(s *sandbox, why string) {
-	if !s.addr.IsValid() || l.holders[s.addr] != s {
-		return
+	for _, prefix := range s.prefixes {
+		if l.holders[prefix.Addr()] == s {
+			delete(l.holders, prefix.Addr())
+			l.note(event{kind: ended, addr: prefix.Addr(), sandbox: s, node: s.pod.node.name, text: fmt.Sprintf("%s ended (%s)", s, why)})
+		}
 	}
-	delete(l.holders, s.addr)
-	l.note(event{kind: ended, addr: s.addr, sandbox: s, node: s.pod.node.name, text: fmt.Sprintf("%s ended (%s)", s, why)})
 }
 
 // want notes that a StatefulSet wants the identities: the update that says so
@@ -228,12 +233,12 @@ func (l *ledger) living(node *node) []*sandbox {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	var on []*sandbox
-	for _, s := range l.holders {
-		if node == nil || s.pod.node == node {
+	for addr, s := range l.holders {
+		if addr == s.prefixes[0].Addr() && (node == nil || s.pod.node == node) {
 			on = append(on, s)
 		}
 	}
-	slices.SortFunc(on, func(x, y *sandbox) int { return x.addr.Compare(y.addr) })
+	slices.SortFunc(on, func(x, y *sandbox) int { return x.prefixes[0].Addr().Compare(y.prefixes[0].Addr()) })
 	return on
 }
 
@@ -241,7 +246,18 @@ func (l *ledger) living(node *node) []*sandbox {
 func (l *ledger) lives(s *sandbox) bool {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	return s.addr.IsValid() && l.holders[s.addr] == s
+	return s.prefixes != nil && l.holders[s.prefixes[0].Addr()] == s
+}
+
+// taken returns the addresses that sandboxes live with.
+func (l *ledger) taken() map[netip.Addr]bool {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	taken := map[netip.Addr]bool{}
+	for addr := range l.holders {
+		taken[addr] = true
+	}
+	return taken
 }
 
 // String names pod, UID, node and container.

@@ -19,24 +19,28 @@ type stage struct {
 }
 
 func newStage(t *testing.T) *stage {
-	s := &stage{ledger: newLedger(time.Now()), t: t}
+	s := &stage{ledger: newLedger(t.Context(), time.Now()), t: t}
 	s.life, s.lose = context.WithCancel(t.Context())
 	return s
 }
 
 // pod returns a pod, of a StatefulSet if it has one's name.
 func (s *stage) pod(name, on string) *pod {
-	p := &pod{name: name, uid: name + " on " + on, node: &node{name: on}}
+	p := &pod{name: name, uid: name + " on " + on, node: &node{name: on}, offer: &offer{"lab", []pool{newPool("lab", "10.6.0.0/16", "10.6.0.0-10.6.0.9")}}}
 	if strings.HasPrefix(name, "web-") {
 		p.set = &statefulSet{}
 	}
 	return p
 }
 
+func prefixes(addr string) []netip.Prefix {
+	return []netip.Prefix{netip.PrefixFrom(netip.MustParseAddr(addr), 16)}
+}
+
 // add has a sandbox of the pod answered with the address.
 func (s *stage) add(p *pod, container, addr string) *sandbox {
 	made := &sandbox{pod: p, container: container, life: s.life}
-	s.answer(made, netip.MustParseAddr(addr), time.Now())
+	s.answer(made, prefixes(addr), time.Now())
 	return made
 }
 
@@ -81,9 +85,15 @@ func TestSandboxThatEndedHoldsNothing(t *testing.T) {
 func TestSecondAnswerThatDiffersIsFound(t *testing.T) {
 	s := newStage(t)
 	first := s.add(s.pod("a", "node-0"), "a-0", "10.6.0.1")
-	s.answer(first, netip.MustParseAddr("10.6.0.1"), time.Now())
+	s.answer(first, prefixes("10.6.0.1"), time.Now())
 	s.wantViolations(0, false)
-	s.answer(first, netip.MustParseAddr("10.6.0.2"), time.Now())
+	s.answer(first, prefixes("10.6.0.2"), time.Now())
+	s.wantViolations(1, false)
+}
+
+func TestAnswerFromAnotherPoolIsFound(t *testing.T) {
+	s := newStage(t)
+	s.add(s.pod("a", "node-0"), "a-0", "10.6.0.10")
 	s.wantViolations(1, false)
 }
 

@@ -58,25 +58,28 @@ func addressHistories(events []event) map[string][]porcupine.Operation {
 	return of
 }
 
-// identityHistories returns what happened to each StatefulSet identity: its
-// pods take an address, always the same, until at some moment while no
-// StatefulSet wants the ordinal the claim to it ends.
+// identityHistories returns what happened to each StatefulSet identity in each
+// family: its pods take an address, always the same, until at some moment while
+// no StatefulSet wants the ordinal the claim to it ends.
 func identityHistories(events []event, end time.Time) map[string][]porcupine.Operation {
 	of := map[string][]porcupine.Operation{}
 	since := map[lease.Identity]time.Time{}
 	lapse := func(id lease.Identity, until time.Time) {
-		if from, open := since[id]; open {
-			of[id.String()] = append(of[id.String()], operation(step{}, from, until))
-			delete(since, id)
+		for _, family := range []bool{true, false} {
+			key := keyOf(id, family)
+			of[key] = append(of[key], operation(step{}, since[id], until))
 		}
+		delete(since, id)
 	}
 	for _, e := range events {
+		_, unwantedNow := since[e.identity]
 		switch {
 		case e.kind == answered && e.sandbox.pod.set != nil:
-			of[e.identity.String()] = append(of[e.identity.String()], operation(step{take: true, value: e.addr.String()}, e.asked, e.at))
+			key := keyOf(e.identity, e.addr.Is4())
+			of[key] = append(of[key], operation(step{take: true, value: e.addr.String()}, e.asked, e.at))
 		case e.kind == unwanted:
 			since[e.identity] = e.at
-		case e.kind == wanted:
+		case e.kind == wanted && unwantedNow:
 			lapse(e.identity, e.at)
 		}
 	}
@@ -84,6 +87,13 @@ func identityHistories(events []event, end time.Time) map[string][]porcupine.Ope
 		lapse(id, end)
 	}
 	return of
+}
+
+func keyOf(id lease.Identity, is4 bool) string {
+	if is4 {
+		return id.String() + " IPv4"
+	}
+	return id.String() + " IPv6"
 }
 
 func operation(s step, from, to time.Time) porcupine.Operation {

@@ -34,6 +34,8 @@ type node struct {
 	dir   string
 	// fault is held by the one fault that the node suffers.
 	fault sync.Mutex
+	// collecting is held by a GC, and shared by ADDs.
+	collecting sync.RWMutex
 
 	mu   sync.Mutex
 	uid  string

@@ -28,7 +28,7 @@ type pod struct {
 	world  *world
 	serial int
 	name   string
-	pool   string
+	offer  *offer
 	node   *node
 	// set is nil for a stateless pod.
 	set  *statefulSet
@@ -45,9 +45,9 @@ type pod struct {
 
 // newPod makes a pod on a node, which begins to exist at once. It returns nil
 // when the node is gone.
-func (w *world) newPod(dice *rand.Rand, name, pool string, n *node, set *statefulSet) *pod {
+func (w *world) newPod(dice *rand.Rand, name string, o *offer, n *node, set *statefulSet) *pod {
 	p := &pod{
-		world: w, name: name, pool: pool, node: n, set: set,
+		world: w, name: name, offer: o, node: n, set: set,
 		dice:  rand.New(rand.NewPCG(dice.Uint64(), dice.Uint64())),
 		asked: make(chan struct{}), gone: make(chan struct{}),
 	}
@@ -119,7 +119,7 @@ func (p *pod) object() *corev1.Pod {
 		ObjectMeta: metav1.ObjectMeta{
 			Name: p.name, Namespace: namespace,
 			Labels:      map[string]string{serialLabel: fmt.Sprint(p.serial)},
-			Annotations: map[string]string{selection.PoolAnnotation: fmt.Sprintf(`{"ipv4":[%q]}`, p.pool)},
+			Annotations: map[string]string{selection.PoolAnnotation: p.offer.annotation()},
 		},
 		Spec: corev1.PodSpec{
 			NodeName:   p.node.name,
@@ -169,12 +169,13 @@ func (p *pod) delete(ctx context.Context) error {
 func (p *pod) tell(ctx context.Context, s *sandbox) {
 	p.telling.Lock()
 	defer p.telling.Unlock()
-	addr := s.addr
+	var ips []corev1.PodIP
+	for _, prefix := range s.prefixes {
+		ips = append(ips, corev1.PodIP{IP: prefix.Addr().String()})
+	}
 	body, err := json.Marshal(map[string]any{
 		"metadata": map[string]any{"uid": p.uid},
-		"status": corev1.PodStatus{
-			Phase: corev1.PodRunning, PodIP: addr.String(), PodIPs: []corev1.PodIP{{IP: addr.String()}},
-		},
+		"status":   corev1.PodStatus{Phase: corev1.PodRunning, PodIP: ips[0].IP, PodIPs: ips},
 	})
 	if err != nil {
 		return // addresses are always JSON

@@ -25,7 +25,7 @@ type statefulSet struct {
 	world *world
 	dice  *rand.Rand
 	name  string
-	pool  string
+	offer string
 	max   int
 
 	uid             string
@@ -33,8 +33,8 @@ type statefulSet struct {
 	pods            map[int]*pod
 }
 
-func newStatefulSet(w *world, name, pool string, max int) *statefulSet {
-	return &statefulSet{world: w, name: name, pool: pool, max: max, dice: w.dice("StatefulSet " + name), pods: map[int]*pod{}}
+func newStatefulSet(w *world, name, offer string, max int) *statefulSet {
+	return &statefulSet{world: w, name: name, offer: offer, max: max, dice: w.dice("StatefulSet " + name), pods: map[int]*pod{}}
 }
 
 // control does something to the set every now and then until ctx ends. Then
@@ -248,7 +248,7 @@ func (s *statefulSet) reconcile() error {
 	}
 	for i := s.start; i < s.start+s.replicas; i++ {
 		if s.pods[i] == nil {
-			p, err := s.world.schedule(s.dice, s.podName(i), s.pool, s)
+			p, err := s.world.schedule(s.dice, s.podName(i), s.offer, s)
 			if err != nil {
 				return err
 			}

@@ -11,7 +11,6 @@ import (
 	"sync"
 	"time"
 
-	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/client-go/kubernetes"
 	"k8s.io/client-go/rest"
 	"k8s.io/client-go/tools/clientcmd"
@@ -21,7 +20,6 @@ import (
 
 	"github.com/holdfast-ipam/holdfast/agent/apitest"
 	"github.com/holdfast-ipam/holdfast/crds"
-	"github.com/holdfast-ipam/holdfast/crds/spiderpool/v2beta1"
 )
 
 const (
@@ -73,7 +71,7 @@ func open(ctx context.Context, o options, dir string) (*world, error) {
 		options: o, dir: dir, began: time.Now(), tally: newTally(),
 		pods: map[int]*pod{}, calm: make(chan struct{}),
 	}
-	w.ledger = newLedger(w.began)
+	w.ledger = newLedger(ctx, w.began)
 	w.ctx, w.end = context.WithCancel(context.WithoutCancel(ctx))
 	w.say("starting etcd, kube-apiserver and %d agents (usually 15 s)", nodeCount)
 	err := w.serve(ctx)
@@ -129,19 +127,6 @@ func (w *world) writeConfigs(config *rest.Config) error {
 }
 
 func (w *world) path(name string) string { return filepath.Join(w.dir, name) }
-
-func (w *world) createPools(ctx context.Context) error {
-	for _, p := range pools() {
-		err := w.api.insist(ctx, func(ctx context.Context) error {
-			_, err := w.api.crds.IPPools().Create(ctx, p.object(), metav1.CreateOptions{})
-			return err
-		})
-		if err != nil {
-			return fmt.Errorf("create pool %s: %w", p.name, err)
-		}
-	}
-	return nil
-}
 
 func (w *world) createNodes(ctx context.Context) error {
 	var starting errgroup.Group
@@ -202,34 +187,4 @@ func pause(ctx context.Context, d time.Duration) bool {
 func between(dice *rand.Rand, low, high time.Duration) time.Duration {
 	f := dice.Float64()
 	return low + time.Duration(f*f*float64(high-low))
-}
-
-// The subnet of every pool.
-const (
-	subnet     = "10.6.0.0/16"
-	subnetBits = 16
-)
-
-// pool is a pool of the run.
-type pool struct {
-	name string
-	ips  []string
-}
-
-// pools: rich has many times what its pods need, scarce about as much, and two
-// overlap by half.
-func pools() []pool {
-	return []pool{
-		{"rich", []string{"10.6.16.0-10.6.16.255"}},
-		{"scarce", []string{"10.6.32.5-10.6.32.44"}},
-		{"left", []string{"10.6.48.0-10.6.48.39"}},
-		{"right", []string{"10.6.48.20-10.6.48.59"}},
-	}
-}
-
-func (p pool) object() *v2beta1.SpiderIPPool {
-	return &v2beta1.SpiderIPPool{
-		ObjectMeta: metav1.ObjectMeta{Name: p.name},
-		Spec:       v2beta1.IPPoolSpec{Subnet: subnet, IPs: p.ips},
-	}
 }
