@@ -31,6 +31,10 @@ func faults() []fault {
 		{5, onNode(stopAgent)},
 		{3, onElected(killAgent)},
 		{1, onElected(stopForLong)},
+		{1, killEverything},
+		{4, onLine("line cut", cut)},
+		{3, onLine("line lossy", lossy)},
+		{2, onLine("line silent", silent)},
 		{3, pauseServer},
 		{1, killServer},
 	}
@@ -136,6 +140,42 @@ func (n *node) stopFor(ctx context.Context, d time.Duration) {
 	pause(ctx, d)
 	n.signal(syscall.SIGCONT)
 	n.world.ledger.remark(n.name, "SIGCONT")
+}
+
+// killEverything is a power cut: every agent and the API server at once.
+func killEverything(ctx context.Context, w *world, dice *rand.Rand) {
+	w.tally.add("power cuts")
+	w.ledger.remark("", "everything is killed at once")
+	var all sync.WaitGroup
+	defer all.Wait()
+	servers := rand.New(rand.NewPCG(dice.Uint64(), 0))
+	all.Go(func() { killServer(ctx, w, servers) })
+	for _, n := range w.nodes {
+		own := rand.New(rand.NewPCG(dice.Uint64(), 0))
+		all.Go(func() { suffer(ctx, n, own, killAgent) })
+	}
+}
+
+// onLine breaks one agent's connection to the API server, mostly for a moment,
+// at times for longer than an agent that is cut off may go on.
+func onLine(what string, state lineState) func(context.Context, *world, *rand.Rand) {
+	return func(ctx context.Context, w *world, dice *rand.Rand) {
+		n := w.nodes[dice.IntN(len(w.nodes))]
+		if !n.line.fault.TryLock() {
+			return
+		}
+		defer n.line.fault.Unlock()
+		d := between(dice, 50*time.Millisecond, 10*time.Second)
+		if dice.IntN(6) == 0 {
+			d = between(dice, 10*time.Second, 50*time.Second)
+		}
+		w.tally.add(what)
+		w.ledger.remark(n.name, "%s for %s", what, d)
+		n.line.become(state)
+		pause(ctx, d)
+		n.line.become(whole)
+		w.ledger.remark(n.name, "the line is whole again")
+	}
 }
 
 // pauseServer stops the API server: requests hang.

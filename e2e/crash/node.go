@@ -14,6 +14,8 @@ import (
 
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/client-go/tools/clientcmd"
+	clientcmdapi "k8s.io/client-go/tools/clientcmd/api"
 
 	"github.com/holdfast-ipam/holdfast/agent/apitest"
 	"github.com/holdfast-ipam/holdfast/cni"
@@ -36,6 +38,7 @@ type node struct {
 	fault sync.Mutex
 	// collecting is held by a GC, and shared by ADDs.
 	collecting sync.RWMutex
+	line       *line
 
 	mu   sync.Mutex
 	uid  string
@@ -58,6 +61,8 @@ func newNode(w *world, name string) *node {
 func (n *node) socket() string  { return filepath.Join(n.dir, "s") }
 func (n *node) journal() string { return filepath.Join(n.dir, "journal.db") }
 
+func (n *node) kubeconfig() string { return filepath.Join(n.dir, "kubeconfig") }
+
 // log is the file that every agent of the node writes to.
 func (n *node) log() string {
 	return filepath.Join(n.dir, filepath.Base(n.world.options.holdfast)+".log")
@@ -73,6 +78,9 @@ func (n *node) begin(ctx context.Context) error {
 	if err := os.MkdirAll(n.dir, 0o700); err != nil {
 		return err
 	}
+	if err := n.connect(); err != nil {
+		return err
+	}
 	if err := n.create(ctx); err != nil {
 		return err
 	}
@@ -80,6 +88,22 @@ func (n *node) begin(ctx context.Context) error {
 		return err
 	}
 	return n.ready(ctx)
+}
+
+// connect lays the line to the API server and writes the agent's kubeconfig.
+func (n *node) connect() error {
+	config := n.world.server.Config()
+	var err error
+	if n.line, err = newLine(strings.TrimPrefix(config.Host, "https://")); err != nil {
+		return err
+	}
+	n.world.going.Go(func() { n.line.serve(n.world.ctx) })
+	return clientcmd.WriteToFile(clientcmdapi.Config{
+		Clusters:       map[string]*clientcmdapi.Cluster{"c": {Server: "https://" + n.line.address(), InsecureSkipTLSVerify: true}},
+		AuthInfos:      map[string]*clientcmdapi.AuthInfo{"u": {Token: config.BearerToken}},
+		Contexts:       map[string]*clientcmdapi.Context{"x": {Cluster: "c", AuthInfo: "u"}},
+		CurrentContext: "x",
+	}, n.kubeconfig())
 }
 
 // create makes the node's object.
@@ -133,7 +157,7 @@ func (n *node) start() error {
 	p, err := apitest.Run(n.dir, n.world.options.holdfast, "agent",
 		"--node-name="+n.name, "--namespace="+agentNamespace, "--pod-name=agent-"+n.name,
 		"--socket="+n.socket(), "--journal="+n.journal(),
-		"--config="+n.world.path("conf.yml"), "--kubeconfig="+n.world.path("kubeconfig"),
+		"--config="+n.world.path("conf.yml"), "--kubeconfig="+n.kubeconfig(),
 		"--http-address="+address)
 	if err != nil {
 		return err

@@ -55,8 +55,8 @@ func (t *tally) line(living int) string {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	c := t.counts
-	return fmt.Sprintf("%d sandboxes live; ADD %d, refused %d; DEL %d; kill -9 %d; SIGSTOP %d; API server paused %d, restarted %d; nodes lost %d",
-		living, c["ADD"], c["ADD refused"], c["DEL"], c["kill -9"], c["SIGSTOP"], c["API server paused"], c["API server restarted"], c["nodes lost"])
+	return fmt.Sprintf("%d sandboxes live; ADD %d, refused %d; DEL %d; kill -9 %d; SIGSTOP %d; lines broken %d; API server paused %d, restarted %d; nodes lost %d",
+		living, c["ADD"], c["ADD refused"], c["DEL"], c["kill -9"], c["SIGSTOP"], c["line cut"]+c["line lossy"]+c["line silent"], c["API server paused"], c["API server restarted"], c["nodes lost"])
 }
 
 // table is everything that was counted.

@@ -13,8 +13,6 @@ import (
 
 	"k8s.io/client-go/kubernetes"
 	"k8s.io/client-go/rest"
-	"k8s.io/client-go/tools/clientcmd"
-	clientcmdapi "k8s.io/client-go/tools/clientcmd/api"
 
 	"golang.org/x/sync/errgroup"
 
@@ -109,21 +107,12 @@ func (w *world) serve(ctx context.Context) error {
 	w.record = newRecord(w.began)
 	w.going.Go(func() { w.record.watch(w.ctx, w.api) })
 	w.going.Go(func() { w.collectGarbage(w.ctx) })
-	return w.writeConfigs(config)
+	return w.writeConfig()
 }
 
-// writeConfigs writes the agents' kubeconfig and conf.yml.
-func (w *world) writeConfigs(config *rest.Config) error {
-	conf := fmt.Sprintf("holdDown: %s\n", holdDown)
-	if err := os.WriteFile(w.path("conf.yml"), []byte(conf), 0o600); err != nil {
-		return err
-	}
-	return clientcmd.WriteToFile(clientcmdapi.Config{
-		Clusters:       map[string]*clientcmdapi.Cluster{"c": {Server: config.Host, InsecureSkipTLSVerify: true}},
-		AuthInfos:      map[string]*clientcmdapi.AuthInfo{"u": {Token: config.BearerToken}},
-		Contexts:       map[string]*clientcmdapi.Context{"x": {Cluster: "c", AuthInfo: "u"}},
-		CurrentContext: "x",
-	}, w.path("kubeconfig"))
+// writeConfig writes the agents' conf.yml.
+func (w *world) writeConfig() error {
+	return os.WriteFile(w.path("conf.yml"), fmt.Appendf(nil, "holdDown: %s\n", holdDown), 0o600)
 }
 
 func (w *world) path(name string) string { return filepath.Join(w.dir, name) }
