@@ -1,12 +1,15 @@
 package apitest
 
 import (
+	"errors"
 	"fmt"
 	"os"
 	"os/exec"
 	"path/filepath"
 	"runtime"
 	"syscall"
+
+	"golang.org/x/sys/unix"
 )
 
 // Process is a program that runs until it is killed or ends by itself.
@@ -60,6 +63,21 @@ func (p *Process) Kill() {
 
 // Signal sends the program a signal. It fails when the program has ended.
 func (p *Process) Signal(s syscall.Signal) error { return p.cmd.Process.Signal(s) }
+
+// Stop stops the program (SIGSTOP) and returns when all of its threads stand:
+// the signal alone leaves those running that have not yet heard of it.
+func (p *Process) Stop() error {
+	if err := p.Signal(syscall.SIGSTOP); err != nil {
+		return err
+	}
+	for {
+		// See waitid(2). WNOWAIT, so that a second Stop returns too.
+		err := unix.Waitid(unix.P_PID, p.cmd.Process.Pid, nil, unix.WSTOPPED|unix.WNOWAIT, nil)
+		if !errors.Is(err, unix.EINTR) {
+			return err
+		}
+	}
+}
 
 // Done is closed when the program has ended.
 func (p *Process) Done() <-chan struct{} { return p.done }

@@ -10,9 +10,11 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	mathrand "math/rand/v2"
 	"net"
 	"os"
 	"path/filepath"
+	"strconv"
 	"strings"
 	"syscall"
 	"testing"
@@ -120,7 +122,7 @@ func (s *Server) Config() *rest.Config { return rest.CopyConfig(s.config) }
 
 // Pause stops the API server (SIGSTOP): connections are accepted by the
 // kernel, and nothing is answered before [Server.Resume].
-func (s *Server) Pause() error { return s.api.Signal(syscall.SIGSTOP) }
+func (s *Server) Pause() error { return s.api.Stop() }
 
 // Resume ends a pause (SIGCONT).
 func (s *Server) Resume() error { return s.api.Signal(syscall.SIGCONT) }
@@ -219,21 +221,25 @@ func credentials(dir string) (token string, err error) {
 }
 
 // freePorts returns ports of the loopback interface that were free just now.
+// They lie below those that Linux gives to outgoing connections
+// (net.ipv4.ip_local_port_range), so that none of these takes the port of a
+// server that was killed and starts anew.
 func freePorts(n int) ([]string, error) {
+	const first, end, tries = 20000, 30000, 100
 	var ports []string
-	for range n {
-		l, err := net.Listen("tcp", "127.0.0.1:0")
-		if err != nil {
-			return nil, err
+	var err error
+	for range tries {
+		port := strconv.Itoa(first + mathrand.IntN(end-first))
+		var l net.Listener
+		if l, err = net.Listen("tcp", "127.0.0.1:"+port); err != nil {
+			continue // taken
 		}
 		defer l.Close() // not before all are chosen, so that they differ
-		_, port, err := net.SplitHostPort(l.Addr().String())
-		if err != nil {
-			return nil, err
+		if ports = append(ports, port); len(ports) == n {
+			return ports, nil
 		}
-		ports = append(ports, port)
 	}
-	return ports, nil
+	return nil, fmt.Errorf("no %d free ports from %d to %d in %d tries: %w", n, first, end, tries, err)
 }
 
 // ready waits until the server answers that it is, or one of the processes
