@@ -190,6 +190,20 @@ func (a *Agent) begin(ctx context.Context, group *errgroup.Group, fresh bool) er
 			return nil // told to end
 		}
 	}
+	if err := a.start(ctx, fresh); err != nil {
+		return err
+	}
+	group.Go(func() error { return a.upkeep.run(ctx) })
+	group.Go(func() error { return a.endpoints.run(ctx) })
+	group.Go(func() error { return every(ctx, leakPeriod, a.log, "leaks", a.findLeaks) })
+	group.Go(func() error { return every(ctx, lostPeriod, a.log, "lost blocks", a.findLost) })
+	group.Go(func() error { return a.runElected(ctx) })
+	return nil
+}
+
+// start makes the agent ready, once its caches are full: it learns its leases
+// and then does what the watches say.
+func (a *Agent) start(ctx context.Context, fresh bool) error {
 	if err := a.learn(ctx, fresh); err != nil {
 		return err
 	}
@@ -204,11 +218,6 @@ func (a *Agent) begin(ctx context.Context, group *errgroup.Group, fresh bool) er
 	for _, e := range a.lessee.Entries() {
 		a.endpoints.enqueue(e.Namespace, e.Pod)
 	}
-	group.Go(func() error { return a.upkeep.run(ctx) })
-	group.Go(func() error { return a.endpoints.run(ctx) })
-	group.Go(func() error { return every(ctx, leakPeriod, a.log, "leaks", a.findLeaks) })
-	group.Go(func() error { return every(ctx, lostPeriod, a.log, "lost blocks", a.findLost) })
-	group.Go(func() error { return a.runElected(ctx) })
 	return nil
 }
 

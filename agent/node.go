@@ -64,26 +64,9 @@ func (n *ownNode) read(ctx context.Context) (*corev1.Node, error) {
 // when the node is another one now.
 func (a *Agent) heartbeat(ctx context.Context) error {
 	for {
-		pause := a.config.HoldDown.Duration / heartbeats
-		begun := a.now()
-		node, err := a.nodes.read(ctx)
-		switch {
-		case ctx.Err() != nil:
-			return nil
-		case apierrors.IsNotFound(err):
-			return fmt.Errorf("the node's object is gone: start anew")
-		case err != nil:
-			a.log.Warn("the API server is out of reach", "err", err, "assigningUntil", a.lessee.TrustedUntil())
-			pause = heartbeatRetry
-		case string(node.UID) != a.node.UID:
-			return fmt.Errorf("the node's object has UID %s now and had %s: start anew", node.UID, a.node.UID)
-		case outOfService(node):
-			a.log.Warn("the node is tainted as out of service: no new assignments", "node", node.Name)
-		default:
-			if err := a.trust(ctx, begun); err != nil {
-				a.log.Warn("read this node's leases before they are used again", "err", err)
-				pause = heartbeatRetry
-			}
+		pause, err := a.beat(ctx)
+		if err != nil || ctx.Err() != nil {
+			return err
 		}
 		select {
 		case <-ctx.Done():
@@ -91,6 +74,32 @@ func (a *Agent) heartbeat(ctx context.Context) error {
 		case <-time.After(pause):
 		}
 	}
+}
+
+// beat is one heartbeat. It returns when the next one is due, or an error
+// when the node is not the one this agent began with.
+func (a *Agent) beat(ctx context.Context) (time.Duration, error) {
+	pause := a.config.HoldDown.Duration / heartbeats
+	begun := a.now()
+	node, err := a.nodes.read(ctx)
+	switch {
+	case ctx.Err() != nil:
+	case apierrors.IsNotFound(err):
+		return 0, fmt.Errorf("the node's object is gone: start anew")
+	case err != nil:
+		a.log.Warn("the API server is out of reach", "err", err, "assigningUntil", a.lessee.TrustedUntil())
+		pause = heartbeatRetry
+	case string(node.UID) != a.node.UID:
+		return 0, fmt.Errorf("the node's object has UID %s now and had %s: start anew", node.UID, a.node.UID)
+	case outOfService(node):
+		a.log.Warn("the node is tainted as out of service: no new assignments", "node", node.Name)
+	default:
+		if err := a.trust(ctx, begun); err != nil {
+			a.log.Warn("read this node's leases before they are used again", "err", err)
+			pause = heartbeatRetry
+		}
+	}
+	return pause, nil
 }
 
 // trust allows new assignments for half a hold-down from when the node was
