@@ -3,7 +3,8 @@
 //   - gc.go gives pins back that no StatefulSet wants any more, and removes
 //     pointers without pins and blocks that say nothing (collector.go is the
 //     protocol, judge.go the judgement, gc.go what prompts it);
-//   - fence.go ends the leases of nodes that are gone;
+//   - fencer.go ends the leases of nodes that are gone (fence.go is what prompts
+//     it);
 //   - poolstatus.go keeps the status of pools (tally.go counts);
 //   - multus.go renders SpiderMultusConfig into NetworkAttachmentDefinition
 //     (nad.go is the text).

@@ -74,19 +74,7 @@ func (d *Duties) statefulSet(ctx context.Context, namespace, name string) (Windo
 	if err != nil {
 		return Window{}, err
 	}
-	return windowOf(set), nil
-}
-
-// windowOf applies the defaults of StatefulSetSpec: one replica, from 0.
-func windowOf(set *appsv1.StatefulSet) Window {
-	w := Window{Replicas: 1}
-	if set.Spec.Replicas != nil {
-		w.Replicas = *set.Spec.Replicas
-	}
-	if set.Spec.Ordinals != nil {
-		w.Start = set.Spec.Ordinals.Start
-	}
-	return w
+	return WindowOf(set), nil
 }
 
 func (g *gc) watch() error {
@@ -152,7 +140,7 @@ func (g *gc) unwanted(namespace, pod string) bool {
 		return true
 	}
 	set, ok := g.statefulSets.Get(namespace + "/" + name)
-	return !ok || !windowOf(set).Wants(ordinal)
+	return !ok || !WindowOf(set).Wants(ordinal)
 }
 
 func (g *gc) pointed(namespace, pod, ifname string, addr netip.Addr) bool {

@@ -5,6 +5,8 @@ import (
 	"strconv"
 	"strings"
 
+	appsv1 "k8s.io/api/apps/v1"
+
 	"github.com/holdfast-ipam/holdfast/lease"
 )
 
@@ -13,6 +15,19 @@ import (
 type Window struct {
 	Start    int32
 	Replicas int32
+}
+
+// WindowOf returns the ordinals that a StatefulSet wants, with the defaults of
+// StatefulSetSpec: one replica, from 0.
+func WindowOf(set *appsv1.StatefulSet) Window {
+	w := Window{Replicas: 1}
+	if set.Spec.Replicas != nil {
+		w.Replicas = *set.Spec.Replicas
+	}
+	if set.Spec.Ordinals != nil {
+		w.Start = set.Spec.Ordinals.Start
+	}
+	return w
 }
 
 // Wants reports whether the ordinal lies in the window.

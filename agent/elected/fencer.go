@@ -1,0 +1,243 @@
+package elected
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net/netip"
+	"sync"
+	"time"
+
+	nadv1 "github.com/k8snetworkplumbingwg/network-attachment-definition-client/pkg/apis/k8s.cni.cncf.io/v1"
+	corev1 "k8s.io/api/core/v1"
+
+	"github.com/holdfast-ipam/holdfast/agent/cluster"
+	"github.com/holdfast-ipam/holdfast/lease"
+)
+
+// Fencer ends the leases of nodes that are gone: there is no Node of the name,
+// or another one, or an administrator has declared it out of service
+// (KEP-2268). A node that only does not answer is never fenced: its pods may
+// run on.
+//
+// It remembers nothing but since when nodes have been seen gone. A Fencer that
+// has forgotten, because another agent was elected, makes them wait for the
+// hold-down anew. What it ends is judged by quorum reads and ended by guarded
+// updates; after any error the caller calls again. Its methods may be called
+// at the same time.
+type Fencer struct {
+	// Cluster is the shared state.
+	Cluster lease.Cluster
+	// HoldDown is how long a node must have been seen gone without a break.
+	HoldDown time.Duration
+	// Now tells the time that hold-downs are measured in. It must not go
+	// back.
+	Now func() time.Time
+	// Node returns the Node of a name by a quorum read ([lease.ErrNotFound]).
+	Node func(ctx context.Context, name string) (*corev1.Node, error)
+	// Pods returns the pods bound to the node of a name by a quorum read,
+	// whatever their phase and their namespace.
+	Pods func(ctx context.Context, node string) ([]corev1.Pod, error)
+
+	mu sync.Mutex
+	// gone is since when a node has been seen gone, by UID.
+	gone map[string]time.Time
+}
+
+// Fenced is what a call of [Fencer.Fence] did.
+type Fenced struct {
+	// Ended are the blocks in which the node has no lease any more.
+	Ended []string
+	// Waiting are the blocks in which it keeps its lease as long as a pod
+	// bound to it has one of the addresses.
+	Waiting []string
+	// Rest is what is left of the hold-down. Until then nothing is looked at.
+	Rest time.Duration
+}
+
+// Glance tells what a cache knows of a node: node bears its name now, nil when
+// none does. Each change is to be told, because a node that comes back and
+// goes begins a new hold-down. It reports whether the node is gone and was not
+// known to be: then [Fencer.Fence] is to be called after the hold-down.
+func (f *Fencer) Glance(lessee lease.Node, node *corev1.Node) (news bool) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if !isGone(node, lessee.UID) {
+		delete(f.gone, lessee.UID)
+		return false
+	}
+	if _, known := f.gone[lessee.UID]; known {
+		return false
+	}
+	if f.gone == nil {
+		f.gone = make(map[string]time.Time)
+	}
+	f.gone[lessee.UID] = f.Now()
+	return true
+}
+
+// isGone reports whether the node with the UID is gone, given the Node that
+// bears its name now, nil if there is none: no Node, another Node, or one
+// that an administrator has declared out of service.
+func isGone(node *corev1.Node, uid string) bool {
+	if node == nil || string(node.UID) != uid {
+		return true
+	}
+	for _, t := range node.Spec.Taints {
+		if t.Key == corev1.TaintNodeOutOfService {
+			return true
+		}
+	}
+	return false
+}
+
+// Fence ends the leases of a node in the named blocks, if it has been seen
+// gone for the hold-down, is gone by a quorum read, and no pod bound to it has
+// one of the addresses. Pins stay. Where an error keeps a lease from being
+// judged it stays, and the error is returned beside what became of the others.
+//
+// When nothing is left to wait for, the node is forgotten, so that a lease
+// that comes to light later gets a hold-down of its own.
+func (f *Fencer) Fence(ctx context.Context, lessee lease.Node, blocks []string) (Fenced, error) {
+	since, gone := f.since(lessee)
+	if !gone {
+		return Fenced{}, nil
+	}
+	if rest := f.HoldDown - f.Now().Sub(since); rest > 0 {
+		return Fenced{Rest: rest}, nil
+	}
+	if len(blocks) == 0 {
+		f.forget(lessee)
+		return Fenced{}, nil
+	}
+	held, gone, err := f.look(ctx, lessee)
+	if err != nil {
+		return Fenced{}, err
+	}
+	if !gone {
+		f.forget(lessee)
+		return Fenced{}, nil
+	}
+	var done Fenced
+	var errs []error
+	for _, name := range blocks {
+		left, err := endLease(ctx, f.Cluster, name, lessee.UID, held)
+		switch {
+		case err != nil:
+			errs = append(errs, err)
+		case left > 0:
+			done.Waiting = append(done.Waiting, name)
+		default:
+			done.Ended = append(done.Ended, name)
+		}
+	}
+	if len(done.Ended) == len(blocks) {
+		f.forget(lessee)
+	}
+	return done, errors.Join(errs...)
+}
+
+func (f *Fencer) since(lessee lease.Node) (since time.Time, gone bool) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	since, gone = f.gone[lessee.UID]
+	return since, gone
+}
+
+func (f *Fencer) forget(lessee lease.Node) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	delete(f.gone, lessee.UID)
+}
+
+// look is the quorum reads right before a fencing. It returns false if the
+// node is back, and otherwise the addresses that pods bound to it have.
+func (f *Fencer) look(ctx context.Context, lessee lease.Node) (held map[netip.Addr]bool, gone bool, err error) {
+	node, err := f.Node(ctx, lessee.Name)
+	switch {
+	case errors.Is(err, lease.ErrNotFound):
+		node = nil
+	case err != nil:
+		return nil, true, fmt.Errorf("read node %s: %w", lessee.Name, err)
+	}
+	if !isGone(node, lessee.UID) {
+		return nil, false, nil
+	}
+	pods, err := f.Pods(ctx, lessee.Name)
+	if err != nil {
+		return nil, true, fmt.Errorf("list the pods of node %s: %w", lessee.Name, err)
+	}
+	successor := node
+	if node != nil && string(node.UID) == lessee.UID {
+		successor = nil // it is this very node, out of service
+	}
+	held = make(map[netip.Addr]bool)
+	for i := range pods {
+		if err := holdings(ctx, f.Cluster, &pods[i], successor, held); err != nil {
+			return nil, true, err
+		}
+	}
+	return held, true, nil
+}
+
+// errUnknownAddresses says that a pod is bound to a node that is gone, and
+// that nothing tells which addresses it has.
+var errUnknownAddresses = errors.New("a pod is still bound to the node that is gone and nothing tells its addresses: " +
+	"delete the pod if the node will not come back")
+
+// holdings adds the addresses that the pod may have to held. successor is the
+// Node that bears the name of the one that is gone, nil if there is none. A
+// pod whose addresses are not known may have any, unless it is younger than
+// the successor and so was never on the other node.
+func holdings(ctx context.Context, c lease.Cluster, pod *corev1.Pod, successor *corev1.Node, held map[netip.Addr]bool) error {
+	if pod.Spec.HostNetwork || cluster.Finished(pod) {
+		return nil
+	}
+	e, err := c.Endpoint(ctx, pod.Namespace, pod.Name)
+	if err != nil && !errors.Is(err, lease.ErrNotFound) {
+		return fmt.Errorf("read endpoint %s/%s: %w", pod.Namespace, pod.Name, err)
+	}
+	known := err == nil && e.PodUID == string(pod.UID) && len(e.Addresses) > 0
+	if known {
+		for _, a := range e.Addresses {
+			held[a.Addr] = true
+		}
+	}
+	for _, ip := range pod.Status.PodIPs {
+		if addr, err := netip.ParseAddr(ip.IP); err == nil {
+			held[addr] = true
+			// With further interfaces, a pod has addresses that its status
+			// does not tell.
+			known = known || pod.Annotations[nadv1.NetworkAttachmentAnnot] == ""
+		}
+	}
+	if known || successor != nil && !pod.CreationTimestamp.Before(&successor.CreationTimestamp) {
+		return nil
+	}
+	return fmt.Errorf("pod %s/%s: %w", pod.Namespace, pod.Name, errUnknownAddresses)
+}
+
+// endLease ends the lease that the node with the UID has in a block, unless
+// one of its addresses is held, and returns how many it keeps. Pins stay.
+func endLease(ctx context.Context, c lease.Cluster, name, uid string, held map[netip.Addr]bool) (left int, err error) {
+	b, err := c.Block(ctx, name)
+	if errors.Is(err, lease.ErrNotFound) {
+		return 0, nil
+	}
+	if err != nil {
+		return 0, fmt.Errorf("read block %s: %w", name, err)
+	}
+	leased := b.LeasedTo(uid)
+	for offset := range leased.Offsets() {
+		if held[b.Addr(offset)] {
+			return leased.Len(), nil
+		}
+	}
+	if b.Fence(uid) == 0 {
+		return 0, nil
+	}
+	if _, err := c.PutBlock(ctx, b); err != nil {
+		return 0, fmt.Errorf("end a lease in block %s: %w", name, err)
+	}
+	return 0, nil
+}
