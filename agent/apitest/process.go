@@ -23,6 +23,8 @@ type Process struct {
 // Run starts the program at path in the directory dir, with its output
 // appended to a file there, named like the program. It is killed by
 // [Process.Kill], and by the kernel should the calling process die before.
+// An interrupt typed at a terminal does not reach it: whoever started it has
+// to end it.
 func Run(dir, path string, args ...string) (*Process, error) {
 	p := &Process{name: filepath.Base(path), done: make(chan struct{})}
 	p.log = filepath.Join(dir, p.name+".log")
@@ -33,7 +35,7 @@ func Run(dir, path string, args ...string) (*Process, error) {
 	cmd := exec.Command(path, args...)
 	p.cmd = cmd
 	cmd.Dir, cmd.Stdout, cmd.Stderr = dir, log, log
-	cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
+	cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL, Setpgid: true}
 	started := make(chan error)
 	go func() {
 		// The kernel sends Pdeathsig when the thread ends that started the
