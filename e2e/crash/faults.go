@@ -132,13 +132,13 @@ func stopForLong(ctx context.Context, n *node, dice *rand.Rand) {
 }
 
 func (n *node) stopFor(ctx context.Context, d time.Duration) {
-	if !n.signal(syscall.SIGSTOP) {
+	if !n.freeze() {
 		return
 	}
 	n.world.tally.add("SIGSTOP")
 	n.world.ledger.remark(n.name, "SIGSTOP for %s", d)
 	pause(ctx, d)
-	n.signal(syscall.SIGCONT)
+	n.thaw()
 	n.world.ledger.remark(n.name, "SIGCONT")
 }
 

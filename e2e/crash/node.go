@@ -218,11 +218,20 @@ func (n *node) stop(s syscall.Signal) {
 	p.Kill()
 }
 
-// signal sends SIGSTOP or SIGCONT. It reports whether the agent runs.
-func (n *node) signal(s syscall.Signal) bool {
+// freeze stops the agent where it is (SIGSTOP), and reports whether one runs.
+func (n *node) freeze() bool {
 	n.mu.Lock()
 	defer n.mu.Unlock()
-	return n.agent != nil && n.agent.Signal(s) == nil
+	return n.agent != nil && n.agent.Stop() == nil
+}
+
+// thaw lets it go on (SIGCONT), unless it was killed meanwhile.
+func (n *node) thaw() {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	if n.agent != nil {
+		_ = n.agent.Signal(syscall.SIGCONT) // it may be ending just now
+	}
 }
 
 // close ends the agent for good.
