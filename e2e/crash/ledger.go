@@ -30,11 +30,22 @@ type ledger struct {
 	// a StatefulSet wants.
 	owed   map[lease.Identity][]netip.Prefix
 	wanted map[lease.Identity]bool
+	// last is who lived with an address last, and until when.
+	last map[netip.Addr]end
 	// events is what happened, in order.
 	events     []event
 	violations []violation
 	// uses is how often an address was handed to a sandbox.
 	uses int
+}
+
+// coolDown is how long an address rests between two pods: the agents' default.
+const coolDown = 5 * time.Second
+
+// end is the end of a sandbox.
+type end struct {
+	pod string
+	at  time.Time
 }
 
 // event is one thing that happened to an address or a node, for people and
@@ -87,6 +98,7 @@ func newLedger(ctx context.Context, began time.Time) *ledger {
 		holders: map[netip.Addr]*sandbox{},
 		owed:    map[lease.Identity][]netip.Prefix{},
 		wanted:  map[lease.Identity]bool{},
+		last:    map[netip.Addr]end{},
 	}
 	l.broken, l.fail = context.WithCancel(context.WithoutCancel(ctx))
 	return l
@@ -147,6 +159,9 @@ func (l *ledger) answer(s *sandbox, prefixes []netip.Prefix, asked time.Time) {
 		if other := l.holders[addr]; other != nil {
 			l.breach(addr, node, "%s is given to %s, and %s lives with it", addr, s, other)
 		}
+		if last, ok := l.last[addr]; ok && last.pod != s.pod.name && time.Since(last.at) < coolDown {
+			l.breach(addr, node, "%s is given to %s, %s after %s had it", addr, s, time.Since(last.at), last.pod)
+		}
 		l.holders[addr] = s
 	}
 	l.hold(s)
@@ -178,6 +193,7 @@ func (l *ledger) finishHeld(s *sandbox, why string) {
 	for _, prefix := range s.prefixes {
 		if l.holders[prefix.Addr()] == s {
 			delete(l.holders, prefix.Addr())
+			l.last[prefix.Addr()] = end{s.pod.name, time.Now()}
 			l.note(event{kind: ended, addr: prefix.Addr(), sandbox: s, node: s.pod.node.name, text: fmt.Sprintf("%s ended (%s)", s, why)})
 		}
 	}

@@ -5,6 +5,7 @@ import (
 	"net/netip"
 	"strings"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"github.com/holdfast-ipam/holdfast/lease"
@@ -74,12 +75,26 @@ func TestSandboxThatEndedHoldsNothing(t *testing.T) {
 	if s.lives(first) {
 		t.Error("a sandbox lives that was killed")
 	}
-	second := s.add(s.pod("b", "node-1"), "b-0", "10.6.0.1")
+	second := s.add(first.pod, "a-1", "10.6.0.1")
 	s.finish(first, "and late")
 	if !s.lives(second) {
 		t.Error("the end of one sandbox ended another")
 	}
 	s.wantViolations(0, false)
+}
+
+func TestAddressThatHasNotRestedIsFound(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s := newStage(t)
+		s.finish(s.add(s.pod("a", "node-0"), "a-0", "10.6.0.1"), "killed")
+		s.finish(s.add(s.pod("a", "node-0"), "a-1", "10.6.0.1"), "killed")
+		time.Sleep(coolDown) // synctest's time
+		s.finish(s.add(s.pod("b", "node-0"), "b-0", "10.6.0.1"), "killed")
+		s.wantViolations(0, false)
+		time.Sleep(coolDown - time.Millisecond)
+		s.add(s.pod("c", "node-0"), "c-0", "10.6.0.1")
+		s.wantViolations(1, false)
+	})
 }
 
 func TestSecondAnswerThatDiffersIsFound(t *testing.T) {
