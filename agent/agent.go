@@ -8,6 +8,7 @@ import (
 	"net"
 	"net/http"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
@@ -63,6 +64,8 @@ type Agent struct {
 	upkeep     *upkeep
 	endpoints  *endpoints
 	metrics    *metrics
+	// learned is set when the lessee knows the leases this node began with.
+	learned atomic.Bool
 	// preparing are the placements under way ahead of their ADD.
 	preparing sync.WaitGroup
 }
@@ -205,6 +208,9 @@ func (a *Agent) begin(ctx context.Context, group *errgroup.Group, fresh bool) er
 // and then does what the watches say.
 func (a *Agent) start(ctx context.Context, fresh bool) error {
 	if err := a.learn(ctx, fresh); err != nil {
+		return err
+	}
+	if _, err := a.beat(ctx); err != nil {
 		return err
 	}
 	if err := a.watchBlocks(ctx); err != nil {

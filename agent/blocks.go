@@ -72,7 +72,11 @@ func (a *Agent) learn(ctx context.Context, lost bool) error {
 		a.log.Warn("the journal is lost: addresses in doubt stay unused for a while",
 			"inUse", len(inUse), "blocks", len(blocks), "duration", quarantine)
 	}
-	return a.lessee.Start(blocks, lost, inUse, quarantine)
+	if err := a.lessee.Start(blocks, lost, inUse, quarantine); err != nil {
+		return err
+	}
+	a.learned.Store(true)
+	return nil
 }
 
 // recollect returns what endpoints and the status of this node's pods tell
@@ -154,7 +158,10 @@ func (a *Agent) findLost(ctx context.Context) error {
 	return errors.Join(errs...)
 }
 
-// relearn finds out by quorum reads, without the watch, which leases are left.
+// relearn finds out without the watch which leases are left, and writes each
+// block as it is. The end of a lease may have been judged while the node was
+// out of service and be under way since; to assign an address writes nothing
+// that would stop it, but after this write it has lost.
 func (a *Agent) relearn(ctx context.Context) error {
 	blocks, err := a.blocks.list(ctx)
 	if err != nil {
@@ -162,8 +169,15 @@ func (a *Agent) relearn(ctx context.Context) error {
 	}
 	left := map[netip.Prefix]bool{}
 	for _, b := range blocks {
+		stored, err := a.cluster.PutBlock(ctx, b)
+		if errors.Is(err, lease.ErrConflict) {
+			continue // somebody's write has done the same, and is read below
+		}
+		if err != nil {
+			return fmt.Errorf("write block %s as it is: %w", b.Name(), err)
+		}
 		left[b.Prefix()] = true
-		if err := a.lessee.Observe(b); err != nil {
+		if err := a.lessee.Observe(stored); err != nil {
 			return err
 		}
 	}

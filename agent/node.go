@@ -99,14 +99,21 @@ func (a *Agent) beat(ctx context.Context) (time.Duration, error) {
 			pause = heartbeatRetry
 		}
 	}
+	if a.lessee.Ready() != nil {
+		pause = heartbeatRetry // nothing can be assigned until then
+	}
 	return pause, nil
 }
 
 // trust allows new assignments for half a hold-down from when the node was
 // found in order. A node that was not trusted until now may have lost leases
 // under its own UID, to a taint that came and went, and its watch may not have
-// told yet: then the leases are read first.
+// told yet: then the leases are read first. And it is trusted only after it
+// has learned its leases, or it would learn those that it had before.
 func (a *Agent) trust(ctx context.Context, found time.Time) error {
+	if !a.learned.Load() {
+		return nil // start will come back
+	}
 	if a.lessee.Ready() != nil {
 		if err := a.relearn(ctx); err != nil {
 			return err

@@ -110,25 +110,45 @@ func (f *Fencer) Fence(ctx context.Context, lessee lease.Node, blocks []string) 
 		f.forget(lessee)
 		return Fenced{}, nil
 	}
+	return f.fence(ctx, lessee, blocks)
+}
+
+// fence reads the blocks before it looks at the node, and ends leases on the
+// versions it read. A node that is back writes each of its blocks between
+// finding itself in order and its first assignment: it is either seen back
+// here, or that write makes this one lose.
+func (f *Fencer) fence(ctx context.Context, lessee lease.Node, blocks []string) (Fenced, error) {
+	var done Fenced
+	var errs []error
+	var read []lease.Block
+	for _, name := range blocks {
+		b, err := f.Cluster.Block(ctx, name)
+		switch {
+		case errors.Is(err, lease.ErrNotFound):
+			done.Ended = append(done.Ended, name)
+		case err != nil:
+			errs = append(errs, fmt.Errorf("read block %s: %w", name, err))
+		default:
+			read = append(read, b)
+		}
+	}
 	held, gone, err := f.look(ctx, lessee)
 	if err != nil {
-		return Fenced{}, err
+		return Fenced{}, errors.Join(append(errs, err)...)
 	}
 	if !gone {
 		f.forget(lessee)
 		return Fenced{}, nil
 	}
-	var done Fenced
-	var errs []error
-	for _, name := range blocks {
-		left, err := endLease(ctx, f.Cluster, name, lessee.UID, held)
+	for _, b := range read {
+		left, err := endLease(ctx, f.Cluster, b, lessee.UID, held)
 		switch {
 		case err != nil:
 			errs = append(errs, err)
 		case left > 0:
-			done.Waiting = append(done.Waiting, name)
+			done.Waiting = append(done.Waiting, b.Name())
 		default:
-			done.Ended = append(done.Ended, name)
+			done.Ended = append(done.Ended, b.Name())
 		}
 	}
 	if len(done.Ended) == len(blocks) {
@@ -217,16 +237,10 @@ func holdings(ctx context.Context, c lease.Cluster, pod *corev1.Pod, successor *
 	return fmt.Errorf("pod %s/%s: %w", pod.Namespace, pod.Name, errUnknownAddresses)
 }
 
-// endLease ends the lease that the node with the UID has in a block, unless
-// one of its addresses is held, and returns how many it keeps. Pins stay.
-func endLease(ctx context.Context, c lease.Cluster, name, uid string, held map[netip.Addr]bool) (left int, err error) {
-	b, err := c.Block(ctx, name)
-	if errors.Is(err, lease.ErrNotFound) {
-		return 0, nil
-	}
-	if err != nil {
-		return 0, fmt.Errorf("read block %s: %w", name, err)
-	}
+// endLease ends the lease that the node with the UID has in a block as read,
+// unless one of its addresses is held, and returns how many it keeps. Pins
+// stay.
+func endLease(ctx context.Context, c lease.Cluster, b lease.Block, uid string, held map[netip.Addr]bool) (left int, err error) {
 	leased := b.LeasedTo(uid)
 	for offset := range leased.Offsets() {
 		if held[b.Addr(offset)] {
@@ -237,7 +251,7 @@ func endLease(ctx context.Context, c lease.Cluster, name, uid string, held map[n
 		return 0, nil
 	}
 	if _, err := c.PutBlock(ctx, b); err != nil {
-		return 0, fmt.Errorf("end a lease in block %s: %w", name, err)
+		return 0, fmt.Errorf("end a lease in block %s: %w", b.Name(), err)
 	}
 	return 0, nil
 }

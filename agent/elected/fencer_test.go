@@ -150,7 +150,14 @@ func TestFencingEndsOneNodesLeaseAndKeepsPins(t *testing.T) {
 	}
 
 	held := map[netip.Addr]bool{b.Addr(3): true}
-	if left, err := endLease(t.Context(), c, b.Name(), dead.UID, held); left != 4 || err != nil {
+	end := func(held map[netip.Addr]bool) (int, error) {
+		b, err := c.Block(t.Context(), b.Name())
+		if err != nil {
+			t.Fatal(err)
+		}
+		return endLease(t.Context(), c, b, dead.UID, held)
+	}
+	if left, err := end(held); left != 4 || err != nil {
 		t.Errorf("with a pod left: %d addresses stay leased, %v, want 4", left, err)
 	}
 	// The pod of web-0 comes up elsewhere at this very moment.
@@ -166,10 +173,10 @@ func TestFencingEndsOneNodesLeaseAndKeepsPins(t *testing.T) {
 			t.Error(err)
 		}
 	}
-	if _, err := endLease(t.Context(), c, b.Name(), dead.UID, nil); !errors.Is(err, lease.ErrConflict) {
+	if _, err := end(nil); !errors.Is(err, lease.ErrConflict) {
 		t.Errorf("fencing behind a take-over ended with %v, want a conflict", err)
 	}
-	if left, err := endLease(t.Context(), c, b.Name(), dead.UID, nil); left != 0 || err != nil {
+	if left, err := end(nil); left != 0 || err != nil {
 		t.Errorf("%d addresses stay leased, %v", left, err)
 	}
 	got := c.Blocks()[0]
@@ -368,5 +375,31 @@ func TestLeaseThatComesToLightLaterEndsToo(t *testing.T) {
 	w.now = w.now.Add(holdDown)
 	if done := w.fence(late); w.leased(late) != 0 {
 		t.Errorf("after a hold-down: %+v", done)
+	}
+}
+
+func TestNodeThatComesBackDuringTheFencingKeepsItsLease(t *testing.T) {
+	w := newWard(t)
+	w.glance(outOfService)
+	w.now = w.now.Add(holdDown)
+	pods := w.Pods
+	w.Pods = func(ctx context.Context, node string) ([]corev1.Pod, error) {
+		// Right after the Node was read, the taint is taken off. The node's
+		// agent finds it in order, writes its blocks as they are, and assigns.
+		b, err := w.cluster.Block(ctx, w.block)
+		if err == nil {
+			_, err = w.cluster.PutBlock(ctx, b)
+		}
+		if err != nil {
+			t.Error(err)
+		}
+		return pods(ctx, node)
+	}
+	if done, err := w.Fence(t.Context(), w.lessee, []string{w.block}); !errors.Is(err, lease.ErrConflict) || w.leased(w.block) != 3 {
+		t.Errorf("%+v, %v\n%s", done, err, w.cluster)
+	}
+	w.node = nodeOf("a")
+	if done := w.fence(w.block); w.leased(w.block) != 3 {
+		t.Errorf("%+v\n%s", done, w.cluster)
 	}
 }
