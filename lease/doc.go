@@ -123,7 +123,8 @@
 //	Assigned  -> Cooling    DEL, otherwise              D, then the answer
 //	Retained  -> Assigned   same UID: nothing to ask    D, then the answer
 //	Retained  -> Assigned   other UID: C, a read        C, D, then the answer
-//	(none)    -> Assigned   taken over: C, an update    C, D, then the answer
+//	(none)    -> Retained   to be taken over            D, then C: an update
+//	Retained  -> Assigned   taken over                  D, then the answer
 //	Retained  -> Cooling    C: the pin is gone          C, D
 //	Placing   -> Cooling    C: the pin is withdrawn     C, D
 //	Cooling   -> free       time                        D with the next write

@@ -241,7 +241,7 @@ func (l *Lessee) findByEndpoint(ctx context.Context, r *Request, pools []Pool) (
 		if !familyIs(pools, a.Addr) {
 			continue
 		}
-		ok, err := l.follow(ctx, r, a.Addr)
+		ok, err := l.follow(ctx, r, &a)
 		if err != nil {
 			return Entry{}, false, err
 		}
@@ -273,10 +273,10 @@ func (l *Lessee) endpoint(ctx context.Context, r *Request) (Endpoint, error) {
 	return ep, nil
 }
 
-// follow makes the pinned address addr this node's and marks it busy, and
+// follow makes the pinned address a this node's and marks it busy, and
 // reports whether it is the identity's at all.
-func (l *Lessee) follow(ctx context.Context, r *Request, addr netip.Addr) (bool, error) {
-	id := r.identity()
+func (l *Lessee) follow(ctx context.Context, r *Request, a *EndpointAddress) (bool, error) {
+	id, addr := r.identity(), a.Addr
 	var lost error
 	for range placeAttempts {
 		b, err := l.read(ctx, BlockOf(addr))
@@ -297,7 +297,7 @@ func (l *Lessee) follow(ctx context.Context, r *Request, addr netip.Addr) (bool,
 			}
 			return true, nil
 		}
-		err = l.takeOver(ctx, r, b, addr)
+		err = l.takeOver(ctx, r, b, a)
 		if err == nil {
 			return l.reserve(addr, id), nil
 		}
@@ -315,12 +315,16 @@ func (l *Lessee) follow(ctx context.Context, r *Request, addr netip.Addr) (bool,
 // pod is looked up after the block was read: had another node taken the
 // address for a later pod before that read, this look-up would show it, and
 // had it done so after, the update fails.
-func (l *Lessee) takeOver(ctx context.Context, r *Request, b Block, addr netip.Addr) error {
+func (l *Lessee) takeOver(ctx context.Context, r *Request, b Block, a *EndpointAddress) error {
+	addr := a.Addr
 	if err := l.livesHere(ctx, r); err != nil {
 		return fmt.Errorf("take %s over: %w", addr, err)
 	}
 	next := b.Clone()
 	if err := next.TakeOver(l.node, addr, r.identity()); err != nil {
+		return err
+	}
+	if err := l.retainAhead(r, a); err != nil {
 		return err
 	}
 	stored, err := l.cluster.PutBlock(ctx, next)
@@ -329,14 +333,25 @@ func (l *Lessee) takeOver(ctx context.Context, r *Request, b Block, addr netip.A
 		return fmt.Errorf("take %s over: %w", addr, err)
 	}
 	l.see(stored)
-	// Whatever the journal has for an address that was not leased until now
-	// is left over from an earlier lease.
+	return nil
+}
+
+// retainAhead journals for whom an address is that is about to be taken over,
+// so that it cools down as the identity's if the pod comes to nothing and the
+// pin goes: an address that was never journaled here would be free at once.
+// The entry names no pod UID, because the lease has to be confirmed first.
+// Whatever the journal has for an address that is not leased here is left over
+// from an earlier lease.
+func (l *Lessee) retainAhead(r *Request, a *EndpointAddress) error {
 	l.mu.Lock()
-	if !l.busy[addr] {
-		l.drop(addr)
+	if !l.busy[a.Addr] {
+		l.set(Entry{
+			Addr: a.Addr, State: Retained, Since: l.now(), Owner: Owner{Interface: r.Owner.Interface},
+			Namespace: r.Namespace, Pod: r.Pod, Sticky: true, Detail: a.Detail,
+		})
 	}
 	l.mu.Unlock()
-	return nil
+	return l.sync()
 }
 
 // livesHere asks the cluster whether the pod of a request bears its name now

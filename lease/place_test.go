@@ -618,3 +618,32 @@ func TestInterfacesOfOnePodShareItsEndpoint(t *testing.T) {
 		}
 	})
 }
+
+// What was taken over for a pod that then came to nothing rests like what the
+// pod has given back: its predecessor on another node had it just now.
+func TestAddressTakenOverInVainRestsBeforeAnotherPodGetsIt(t *testing.T) {
+	for _, crash := range []bool{false, true} {
+		history(t, func(w *world) {
+			a, b := w.node("a"), w.node("b")
+			p, q := pool("p", 0, "10.0.0.1-10.0.0.1"), pool("q", 0, "10.0.1.1-10.0.1.1")
+			s := a.add(w.member("web-0", a), p)
+			next := w.recreate(s, a, b)
+			// There is nothing left in q for b's pod, so that it gets nothing.
+			a.add(w.pod("other", a), q)
+			if _, err := b.tryAdd(w.Context(), next, p, q); err == nil {
+				w.Fatal("answered without an address of q")
+			}
+			w.unpin(s)
+			if crash {
+				b.restart()
+			}
+			b.watch(0)
+			other := w.pod("third", b)
+			_, err := b.tryAdd(w.Context(), other, p)
+			wantExhausted(w, err, "p")
+			b.tidy()
+			w.pass(coolDown)
+			w.wantAddrs(b.add(other, p).addrs, s.addrs)
+		})
+	}
+}
