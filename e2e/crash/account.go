@@ -26,36 +26,49 @@ const (
 // every pool to its last address, then everything is deleted and nothing may
 // remain.
 func (w *world) account(ctx context.Context) error {
-	steps := []struct {
-		what  string
-		limit time.Duration
-		do    func(context.Context) error
-		wrong func(context.Context) []string
-	}{
-		{"every pod has its address and all records agree", accountLimit, nil, w.disagreements},
-		{"every pool is used to its last address", fillLimit, w.fill, w.waitingPods},
-		{"all records agree about full pools", accountLimit, nil, w.disagreements},
-		{"nothing remains of what was deleted", accountLimit, w.deleteAll, w.remains},
+	for _, it := range []item{
+		{agreed, accountLimit, nil, w.disagreements},
+		{used, fillLimit, w.fill, w.waitingPods},
+		{agreedIn, accountLimit, nil, w.disagreements},
+		{emptied, accountLimit, w.deleteAll, w.remains},
+	} {
+		if err := w.take(ctx, it); err != nil {
+			return err
+		}
 	}
-	for _, step := range steps {
-		begun := time.Now()
-		if step.do != nil {
-			if err := step.do(ctx); err != nil {
-				return err
-			}
+	return nil
+}
+
+// item is a part of the account: something to do, if anything, and what must
+// not be wrong for longer than limit after that.
+type item struct {
+	check check
+	limit time.Duration
+	do    func(context.Context) error
+	wrong func(context.Context) []string
+}
+
+// take goes through one item. It ends the account where something stays wrong.
+func (w *world) take(ctx context.Context, it item) error {
+	begun := time.Now()
+	if it.do != nil {
+		if err := it.do(ctx); err != nil {
+			return err
 		}
-		wrong := w.await(ctx, step.limit, step.wrong)
-		if ctx.Err() != nil {
-			return ctx.Err()
-		}
-		if len(wrong) > 0 {
-			for _, what := range wrong {
-				w.ledger.violate(addrIn(what), "", "%s after everything was up for %s, and should not: %s", step.what, step.limit, what)
-			}
-			return nil
-		}
-		w.say("%s (after %.0f s)", step.what, time.Since(begun).Seconds())
 	}
+	wrong := w.await(ctx, it.limit, it.wrong)
+	if ctx.Err() != nil {
+		return ctx.Err()
+	}
+	w.ledger.timed(it.check, time.Since(begun))
+	for _, what := range wrong {
+		w.ledger.violate(it.check, addrIn(what), "", "still wrong %s after everything was up: %s", it.limit, what)
+	}
+	if len(wrong) > 0 {
+		return errBroken
+	}
+	w.ledger.expect(it.check, true, noAddr, "", "")
+	w.say("%s (after %.0f s)", it.check, time.Since(begun).Seconds())
 	return nil
 }
 
@@ -132,7 +145,7 @@ func (w *world) fill(ctx context.Context) error {
 		// Pools that overlap are filled one after the other, or the pods of the
 		// first could take what the second's were counted for.
 		if wrong := w.await(ctx, fillLimit, w.waitingPods); len(wrong) > 0 {
-			return nil // the step will say so
+			return nil // the item will say so
 		}
 	}
 	return nil

@@ -51,8 +51,9 @@ func (w *world) auditJournal(ctx context.Context, n *node) {
 	w.tally.add("journals audited")
 	for _, s := range before {
 		for _, prefix := range s.prefixes {
-			if said := hasAssigned(s, prefix.Addr(), entries); said != "" && w.ledger.lives(s) {
-				w.ledger.violate(prefix.Addr(), n.name, "%s lives with %s, and the journal of %s %s", s, prefix, n.name, said)
+			said := hasAssigned(s, prefix.Addr(), entries)
+			if w.ledger.lives(s) {
+				w.ledger.expect(journaled, said == "", prefix.Addr(), n.name, "%s lives with %s, and the journal of %s %s", s, prefix, n.name, said)
 			}
 		}
 	}
@@ -84,13 +85,14 @@ func (w *world) auditBlocks(ctx context.Context) {
 	w.tally.add("blocks audited")
 	for _, v := range checker.Compare(snapshot) {
 		if v.Never {
-			w.ledger.violate(noAddr, "", "%s", v)
+			w.ledger.violate(leased, addrIn(v.Detail), "", "%s", v)
 		}
 	}
 	for _, s := range before {
 		for _, prefix := range s.prefixes {
-			if said := mayUse(s, prefix.Addr(), &snapshot); said != "" && w.ledger.lives(s) {
-				w.ledger.violate(prefix.Addr(), s.pod.node.name, "%s lives with %s, and its block %s", s, prefix, said)
+			said := mayUse(s, prefix.Addr(), &snapshot)
+			if w.ledger.lives(s) {
+				w.ledger.expect(leased, said == "", prefix.Addr(), s.pod.node.name, "%s lives with %s, and its block %s", s, prefix, said)
 			}
 		}
 	}

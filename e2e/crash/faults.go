@@ -115,7 +115,7 @@ func (n *node) comeBack(ctx context.Context, dice *rand.Rand) {
 	}
 	n.world.ledger.remark(n.name, "the agent is started")
 	if err := n.start(); err != nil {
-		n.world.ledger.violate(noAddr, n.name, "cannot start the agent of %s: %v", n.name, err)
+		n.world.ledger.violate(playable, noAddr, n.name, "cannot start the agent of %s: %v", n.name, err)
 	}
 }
 
@@ -191,12 +191,12 @@ func pauseServer(ctx context.Context, w *world, dice *rand.Rand) {
 	w.tally.add("API server paused")
 	w.ledger.remark("", "the API server is paused for %s", d)
 	if err := w.server.Pause(); err != nil {
-		w.ledger.violate(noAddr, "", "cannot pause the API server: %v", err)
+		w.ledger.violate(playable, noAddr, "", "cannot pause the API server: %v", err)
 		return
 	}
 	pause(ctx, d)
 	if err := w.server.Resume(); err != nil {
-		w.ledger.violate(noAddr, "", "cannot resume the API server: %v", err)
+		w.ledger.violate(playable, noAddr, "", "cannot resume the API server: %v", err)
 	}
 	w.ledger.remark("", "the API server goes on")
 }
@@ -213,7 +213,7 @@ func killServer(ctx context.Context, w *world, dice *rand.Rand) {
 	w.server.Kill()
 	pause(ctx, between(dice, 0, 8*time.Second))
 	if err := w.server.Restart(w.ctx); err != nil && w.ctx.Err() == nil {
-		w.ledger.violate(noAddr, "", "cannot restart the API server: %v", err)
+		w.ledger.violate(playable, noAddr, "", "cannot restart the API server: %v", err)
 	}
 	w.ledger.remark("", "the API server is ready again")
 }

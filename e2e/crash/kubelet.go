@@ -118,8 +118,9 @@ func (p *pod) check(s *sandbox) {
 		Attachment: p.attachment(s.container), Addresses: s.prefixes,
 	})
 	var said *cni.Error
-	if errors.As(err, &said) && !errors.Is(err, cni.ErrNoAnswer) && s.life.Err() == nil {
-		p.world.ledger.violate(s.prefixes[0].Addr(), p.node.name, "%s lives with %s, and CHECK says: %v", s, s.prefixes, said)
+	refused := errors.As(err, &said) && !errors.Is(err, cni.ErrNoAnswer)
+	if (err == nil || refused) && s.life.Err() == nil {
+		p.world.ledger.expect(repeatable, err == nil, s.prefixes[0].Addr(), p.node.name, "%s lives with %s, and CHECK says: %v", s, s.prefixes, err)
 	}
 }
 

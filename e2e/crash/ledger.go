@@ -35,14 +35,16 @@ type ledger struct {
 	// events is what happened, in order.
 	events     []event
 	violations []violation
+	// looks is how often a check compared something, took how long it was
+	// looked at if not all the time.
+	looks map[check]int
+	took  map[check]time.Duration
 	// uses is how often an address was handed to a sandbox.
 	uses int
 }
 
-// coolDown is how long an address rests between two pods: the agents' default.
-const coolDown = 5 * time.Second
-
-// end is the end of a sandbox.
+// end is the end of a sandbox: of which pod, and when by the wall clock, which
+// is what agents measure an address's rest by.
 type end struct {
 	pod string
 	at  time.Time
@@ -77,9 +79,10 @@ const (
 
 // violation is a promise that was broken.
 type violation struct {
-	text string
-	addr netip.Addr
-	node string
+	check check
+	text  string
+	addr  netip.Addr
+	node  string
 }
 
 // sandbox is a pod sandbox with the one interface eth0.
@@ -99,6 +102,8 @@ func newLedger(ctx context.Context, began time.Time) *ledger {
 		owed:    map[lease.Identity][]netip.Prefix{},
 		wanted:  map[lease.Identity]bool{},
 		last:    map[netip.Addr]end{},
+		looks:   map[check]int{},
+		took:    map[check]time.Duration{},
 	}
 	l.broken, l.fail = context.WithCancel(context.WithoutCancel(ctx))
 	return l
@@ -117,19 +122,35 @@ func (l *ledger) remark(node, format string, args ...any) {
 	l.note(event{node: node, text: fmt.Sprintf(format, args...)})
 }
 
-// breach notes a broken promise. The caller holds l.mu.
-func (l *ledger) breach(addr netip.Addr, node, format string, args ...any) {
-	v := violation{text: fmt.Sprintf(format, args...), addr: addr, node: node}
+// expect notes that something was compared for a check, and a broken promise
+// unless it was as it should be.
+func (l *ledger) expect(c check, ok bool, addr netip.Addr, node, format string, args ...any) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.expectHeld(c, ok, addr, node, format, args...)
+}
+
+func (l *ledger) expectHeld(c check, ok bool, addr netip.Addr, node, format string, args ...any) {
+	l.looks[c]++
+	if ok {
+		return
+	}
+	v := violation{check: c, text: fmt.Sprintf(format, args...), addr: addr, node: node}
 	l.violations = append(l.violations, v)
 	l.note(event{addr: addr, node: node, text: "VIOLATION: " + v.text})
 	l.fail()
 }
 
-// violate is breach for callers outside of the ledger.
-func (l *ledger) violate(addr netip.Addr, node, format string, args ...any) {
+// violate notes a broken promise.
+func (l *ledger) violate(c check, addr netip.Addr, node, format string, args ...any) {
+	l.expect(c, false, addr, node, format, args...)
+}
+
+// timed notes how long a check of the account took.
+func (l *ledger) timed(c check, took time.Duration) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	l.breach(addr, node, format, args...)
+	l.took[c] = took
 }
 
 // answer judges an answered ADD. Nobody can use the addresses if the machine
@@ -142,29 +163,35 @@ func (l *ledger) answer(s *sandbox, prefixes []netip.Prefix, asked time.Time) {
 	case s.life.Err() != nil:
 		return
 	case s.prefixes != nil:
-		if !slices.Equal(s.prefixes, prefixes) {
-			l.breach(first, node, "%s lives with %s, and asked again got %s", s, s.prefixes, prefixes)
-		}
+		l.expectHeld(repeatable, slices.Equal(s.prefixes, prefixes), first, node,
+			"%s lives with %s, and asked again got %s", s, s.prefixes, prefixes)
 		return
 	}
-	if wrong := s.pod.offer.fits(prefixes); wrong != "" {
-		l.breach(first, node, "%s got %s", s, wrong)
-	}
+	wrong := s.pod.offer.fits(prefixes)
+	l.expectHeld(offered, wrong == "", first, node, "%s got %s", s, wrong)
 	s.prefixes = prefixes
 	l.uses++
 	for _, prefix := range prefixes {
 		addr := prefix.Addr()
 		l.note(event{kind: answered, asked: asked, addr: addr, sandbox: s, node: node, identity: s.pod.identity(),
 			text: fmt.Sprintf("answered to %s", s)})
-		if other := l.holders[addr]; other != nil {
-			l.breach(addr, node, "%s is given to %s, and %s lives with it", addr, s, other)
-		}
-		if last, ok := l.last[addr]; ok && last.pod != s.pod.name && time.Since(last.at) < coolDown {
-			l.breach(addr, node, "%s is given to %s, %s after %s had it", addr, s, time.Since(last.at), last.pod)
-		}
+		other := l.holders[addr]
+		l.expectHeld(unique, other == nil, addr, node, "%s is given to %s, and %s lives with it", addr, s, other)
+		l.rest(s, addr)
 		l.holders[addr] = s
 	}
 	l.hold(s)
+}
+
+// rest compares with the rest that an address is to have before another pod
+// gets it. The caller holds l.mu.
+func (l *ledger) rest(s *sandbox, addr netip.Addr) {
+	last, ok := l.last[addr]
+	if !ok || last.pod == s.pod.name {
+		return
+	}
+	rest := time.Now().Round(0).Sub(last.at)
+	l.expectHeld(rested, rest >= coolDown, addr, s.pod.node.name, "%s is given to %s, %s after %s had it", addr, s, rest, last.pod)
 }
 
 // hold compares with what the pod's identity is owed. The caller holds l.mu.
@@ -173,8 +200,9 @@ func (l *ledger) hold(s *sandbox) {
 		return
 	}
 	id := s.pod.identity()
-	if owed, ok := l.owed[id]; ok && !slices.Equal(owed, s.prefixes) {
-		l.breach(owed[0].Addr(), s.pod.node.name, "%s came back with %s and was wanted ever since it had %s", s, s.prefixes, owed)
+	if owed, ok := l.owed[id]; ok {
+		l.expectHeld(sticky, slices.Equal(owed, s.prefixes), owed[0].Addr(), s.pod.node.name,
+			"%s came back with %s and was wanted ever since it had %s", s, s.prefixes, owed)
 	}
 	if l.wanted[id] {
 		l.owed[id] = s.prefixes
@@ -193,7 +221,7 @@ func (l *ledger) finishHeld(s *sandbox, why string) {
 	for _, prefix := range s.prefixes {
 		if l.holders[prefix.Addr()] == s {
 			delete(l.holders, prefix.Addr())
-			l.last[prefix.Addr()] = end{s.pod.name, time.Now()}
+			l.last[prefix.Addr()] = end{s.pod.name, time.Now().Round(0)}
 			l.note(event{kind: ended, addr: prefix.Addr(), sandbox: s, node: s.pod.node.name, text: fmt.Sprintf("%s ended (%s)", s, why)})
 		}
 	}
@@ -278,5 +306,8 @@ func (l *ledger) taken() map[netip.Addr]bool {
 
 // String names pod, UID, node and container.
 func (s *sandbox) String() string {
+	if s == nil {
+		return "nobody"
+	}
 	return fmt.Sprintf("%s (pod %s on %s, container %s)", s.pod.name, s.pod.uid, s.pod.node.name, s.container)
 }

@@ -107,15 +107,19 @@ func (l *ledger) checkHistories() string {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	addresses, identities := addressHistories(l.events), identityHistories(l.events, time.Now())
+	operations := l.linearize(linearAddresses, addresses) + l.linearize(linearIdentities, identities)
+	return fmt.Sprintf("porcupine: %d operations in the histories of %d addresses and %d StatefulSet identities", operations, len(addresses), len(identities))
+}
+
+// linearize judges histories and returns how many operations they have. The
+// caller holds l.mu.
+func (l *ledger) linearize(c check, histories map[string][]porcupine.Operation) int {
 	operations := 0
-	for _, histories := range []map[string][]porcupine.Operation{addresses, identities} {
-		for of, history := range histories {
-			operations += len(history)
-			if got := porcupine.CheckOperationsTimeout(register(), history, linearizableLimit); got != porcupine.Ok {
-				addr, _ := netip.ParseAddr(of) // an identity has none
-				l.breach(addr, "", "the history of %s is not linearizable: %s", of, got)
-			}
-		}
+	for of, history := range histories {
+		operations += len(history)
+		addr, _ := netip.ParseAddr(of) // an identity has none
+		got := porcupine.CheckOperationsTimeout(register(), history, linearizableLimit)
+		l.expectHeld(c, got == porcupine.Ok, addr, "", "the history of %s is not linearizable: %s", of, got)
 	}
-	return fmt.Sprintf("%d operations in the histories of %d addresses and %d StatefulSet identities checked for linearizability", operations, len(addresses), len(identities))
+	return operations
 }

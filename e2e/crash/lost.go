@@ -22,7 +22,7 @@ func (w *world) loseNodes(ctx context.Context) {
 		err := n.vanish(ctx, dice)
 		n.fault.Unlock()
 		if err != nil && w.ctx.Err() == nil {
-			w.ledger.violate(noAddr, n.name, "cannot bring %s back: %v", n.name, err)
+			w.ledger.violate(playable, noAddr, n.name, "cannot bring %s back: %v", n.name, err)
 		}
 	}
 }

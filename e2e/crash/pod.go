@@ -5,7 +5,6 @@ import (
 	"encoding/json"
 	"fmt"
 	"math/rand/v2"
-	"net/netip"
 	"sync"
 
 	corev1 "k8s.io/api/core/v1"
@@ -80,7 +79,7 @@ func (p *pod) exist(life context.Context) {
 	}()
 	if err := p.create(p.world.ctx); err != nil {
 		if p.world.ctx.Err() == nil {
-			p.world.ledger.violate(netip.Addr{}, p.node.name, "the API server refuses pod %s: %v", p.name, err)
+			p.world.ledger.violate(playable, noAddr, p.node.name, "the API server refuses pod %s: %v", p.name, err)
 		}
 		return
 	}

@@ -17,16 +17,28 @@ const (
 	shownLines = 60
 )
 
-// report prints figures and broken promises, and reports whether there are
-// none.
-func (w *world) report() bool {
+// report prints figures and broken promises, writes the results, and reports
+// whether every check has passed.
+func (w *world) report() (clean bool, err error) {
 	w.judgeLogs()
 	histories := w.ledger.checkHistories()
-	fmt.Printf("\n%s%s\n", w.tally.table(), histories)
 	w.ledger.mu.Lock()
 	found, uses := w.ledger.violations, w.ledger.uses
 	w.ledger.mu.Unlock()
+	verdicts, cutShort := w.ledger.verdicts(), len(found) > 0
+	fmt.Printf("\n%s%s%s\n", w.tally.table(), table(verdicts, cutShort), histories)
 	fmt.Printf("%d sandboxes had an address, %d violations, seed %d\n", uses, len(found), w.options.seed)
+	w.tellAll(found)
+	clean = true
+	for _, v := range verdicts {
+		what, _ := v.outcome(cutShort)
+		clean = clean && what == pass
+	}
+	return clean, writeResults(w.options.json, verdicts, cutShort)
+}
+
+// tellAll prints the broken promises, if any, and where more is to be found.
+func (w *world) tellAll(found []violation) {
 	for i, v := range found {
 		fmt.Printf("\nVIOLATION: %s\n", v.text)
 		if i < shownViolations {
@@ -36,7 +48,6 @@ func (w *world) report() bool {
 	if len(found) > 0 {
 		fmt.Printf("\nThe agents' logs and journals are in %s\n", w.dir)
 	}
-	return len(found) == 0
 }
 
 // tell prints the history of the address that a promise was broken about.
@@ -114,8 +125,7 @@ func (n *node) grep(texts ...string) []string {
 // judgeLogs finds what no agent may ever write.
 func (w *world) judgeLogs() {
 	for _, n := range w.nodes {
-		for _, line := range n.grep("panic:", "fatal error:", "WARNING: DATA RACE") {
-			w.ledger.violate(noAddr, n.name, "the log of %s says: %s", n.name, line)
-		}
+		said := n.grep("panic:", "fatal error:", "WARNING: DATA RACE")
+		w.ledger.expect(healthy, len(said) == 0, noAddr, n.name, "the log of %s says: %q", n.name, said)
 	}
 }

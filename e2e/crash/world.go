@@ -28,6 +28,8 @@ const (
 	// holdDown is the shortest that an agent accepts, so that nodes that are
 	// gone lose their leases within a run.
 	holdDown = time.Minute
+	// coolDown is how long an address rests between two pods.
+	coolDown = 5 * time.Second
 )
 
 // errBroken ends a run early.
@@ -62,28 +64,30 @@ type world struct {
 	calm chan struct{}
 }
 
-// open starts the API server, creates pools and nodes, and returns when every
-// agent is ready.
-func open(ctx context.Context, o options, dir string) (*world, error) {
+// newWorld returns a world without anything in it. Whatever is put there ends
+// with ctx or [world.close], whichever comes first.
+func newWorld(ctx context.Context, o options, dir string) *world {
 	w := &world{
 		options: o, dir: dir, began: time.Now(), tally: newTally(),
 		pods: map[int]*pod{}, calm: make(chan struct{}),
 	}
 	w.ledger = newLedger(ctx, w.began)
-	w.ctx, w.end = context.WithCancel(context.WithoutCancel(ctx))
+	w.record = newRecord(w.began)
+	w.ctx, w.end = context.WithCancel(ctx)
+	return w
+}
+
+// open starts the API server, creates pools and nodes, and returns when every
+// agent is ready.
+func (w *world) open(ctx context.Context) error {
 	w.say("starting etcd, kube-apiserver and %d agents (usually 15 s)", nodeCount)
-	err := w.serve(ctx)
-	if err == nil {
-		err = w.createPools(ctx)
+	if err := w.serve(ctx); err != nil {
+		return err
 	}
-	if err == nil {
-		err = w.createNodes(ctx)
+	if err := w.createPools(ctx); err != nil {
+		return err
 	}
-	if err != nil {
-		w.close()
-		return nil, err
-	}
-	return w, nil
+	return w.createNodes(ctx)
 }
 
 // serve starts the API server and what watches it.
@@ -104,7 +108,6 @@ func (w *world) serve(ctx context.Context) error {
 	if w.api.crds, err = crds.NewClients(config, client); err != nil {
 		return err
 	}
-	w.record = newRecord(w.began)
 	w.going.Go(func() { w.record.watch(w.ctx, w.api) })
 	w.going.Go(func() { w.collectGarbage(w.ctx) })
 	return w.writeConfig()
@@ -112,7 +115,7 @@ func (w *world) serve(ctx context.Context) error {
 
 // writeConfig writes the agents' conf.yml.
 func (w *world) writeConfig() error {
-	return os.WriteFile(w.path("conf.yml"), fmt.Appendf(nil, "holdDown: %s\n", holdDown), 0o600)
+	return os.WriteFile(w.path("conf.yml"), fmt.Appendf(nil, "holdDown: %s\ncoolDown: %s\n", holdDown, coolDown), 0o600)
 }
 
 func (w *world) path(name string) string { return filepath.Join(w.dir, name) }
