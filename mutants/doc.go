@@ -12,11 +12,13 @@
 //	Tests: ./package TestThat|TestOther KEY=VALUE
 //
 // A line that begins with a space goes on with the field above it, and there
-// may be several Tests. Each test named must fail where the bug is planted,
-// and must pass where it is not, or it would prove nothing.
+// may be several Tests. TestThat/Part|TestThat/Other are subtests of one test.
+// Each test named must fail where the bug is planted, and must pass where it
+// is not, or it would prove nothing.
 //
 // Nothing is written into the working tree: `go test -overlay` takes the
 // patched files from build/_mutants, a name that ./... passes over, and
 // everything else as it lies there.
-// `make mutants ONLY=q` runs the bugs whose names begin so.
+// `make mutants ONLY=q` runs the bugs whose names begin so. With -json FILE
+// the verdicts are also written there as `go test -json` writes outcomes.
 package main

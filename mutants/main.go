@@ -3,6 +3,7 @@ package main
 import (
 	"context"
 	"errors"
+	"flag"
 	"fmt"
 	"os"
 	"os/signal"
@@ -21,10 +22,23 @@ type verdict struct {
 	took     time.Duration
 }
 
+// caught reports whether no test that ran to its end missed the bug. One that
+// did not come to its turn, because the bug made an earlier one panic, has
+// missed nothing.
+func (v *verdict) caught() bool {
+	return v.err == nil && len(v.caughtBy) > 0 && len(v.missedBy) == 0
+}
+
 func main() {
+	results := flag.String("json", "", "write the verdicts to this `file` as go test -json writes outcomes")
+	flag.Parse()
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt)
 	defer stop()
-	if err := museum(ctx, os.Args[1:]); err != nil {
+	r, err := openRecord(*results)
+	if err == nil {
+		err = r.end(museum(ctx, flag.Args(), r))
+	}
+	if err != nil {
 		fmt.Fprintln(os.Stderr, err)
 		os.Exit(1)
 	}
@@ -32,7 +46,7 @@ func main() {
 
 // museum plants the mutants whose names begin with one of only and returns an
 // error unless each of them is caught by every test it names.
-func museum(ctx context.Context, only []string) error {
+func museum(ctx context.Context, only []string, r *record) error {
 	tree, err := os.Getwd() // `go run ./mutants`, from the top of the tree
 	if err != nil {
 		return err
@@ -47,14 +61,15 @@ func museum(ctx context.Context, only []string) error {
 	}
 	fmt.Printf("Without a bug, every test passes (%.0f s).\n\n", time.Since(begun).Seconds())
 	fmt.Printf("%-30s %-7s %5s  %s\n", "BUG", "", "SECS", "WHAT IT IS, AND WHICH TEST SAYS SO")
-	verdicts := plantAll(ctx, tree, mutants)
+	r.begin(mutants)
+	verdicts := plantAll(ctx, tree, mutants, r)
 	missed, broken := 0, 0
 	for i, v := range verdicts {
 		switch {
 		case v.err != nil:
 			broken++
 			fmt.Fprintf(os.Stderr, "\n%s: %v\n", mutants[i].name, v.err)
-		case len(v.missedBy) > 0:
+		case !v.caught():
 			missed++
 		}
 	}
@@ -70,8 +85,8 @@ func museum(ctx context.Context, only []string) error {
 }
 
 // plantAll plants each mutant on one of as many tracks as there are cores,
-// and prints each verdict when its turn comes.
-func plantAll(ctx context.Context, tree string, mutants []mutant) []verdict {
+// and prints and records each verdict when its turn comes.
+func plantAll(ctx context.Context, tree string, mutants []mutant, r *record) []verdict {
 	verdicts := make([]verdict, len(mutants))
 	done := make([]chan struct{}, len(mutants))
 	next := make(chan int)
@@ -96,6 +111,7 @@ func plantAll(ctx context.Context, tree string, mutants []mutant) []verdict {
 	for i := range mutants {
 		<-done[i]
 		show(&mutants[i], &verdicts[i])
+		r.verdict(&mutants[i], &verdicts[i])
 	}
 	tracks.Wait()
 	return verdicts
@@ -114,8 +130,6 @@ func try(ctx context.Context, tree string, m *mutant) (v verdict) {
 		if err != nil {
 			return verdict{err: err}
 		}
-		// A test that did not come to its turn, because the bug made an
-		// earlier one panic, has missed nothing.
 		v.caughtBy = append(v.caughtBy, o.failed...)
 		v.missedBy = append(v.missedBy, o.passed...)
 	}
@@ -127,7 +141,7 @@ func show(m *mutant, v *verdict) {
 	switch {
 	case v.err != nil:
 		result = "ERROR"
-	case len(v.missedBy) > 0:
+	case !v.caught():
 		result = "MISSED"
 	}
 	fmt.Printf("%-30s %-7s %5.1f  %s\n", m.name, result, v.took.Seconds(), m.bug)

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"errors"
 	"os"
 	"path/filepath"
 	"strings"
@@ -89,6 +90,84 @@ func TestPatchThatDoesNotApplyTellsHowToRefreshIt(t *testing.T) {
 	}
 }
 
+func TestSubtestsAreSelectedWithTheirTest(t *testing.T) {
+	for line, want := range map[string]string{
+		"./p TestA|TestB":       "^(TestA|TestB)$",
+		"./p TestA/x|TestA/y":   "^TestA$/^(x|y)$",
+		"./p TestA/x|TestB/y":   "not subtests of one test",
+		"./p TestA|TestA/x K=V": "not subtests of one test",
+	} {
+		s, err := readSuite(line)
+		switch {
+		case err != nil && !strings.Contains(err.Error(), want):
+			t.Errorf("%s: %v, want %s", line, err, want)
+		case err == nil && s.pattern() != want:
+			t.Errorf("%s selects %s, want %s", line, s.pattern(), want)
+		}
+	}
+}
+
+func TestEventsTellWhatBecameOfSubtests(t *testing.T) {
+	got, _ := readEvents([]byte(`{"Action":"pass","Test":"TestA/x"}
+{"Action":"fail","Test":"TestA/y/deep"}
+{"Action":"fail","Test":"TestA/y"}
+{"Action":"fail","Test":"TestA"}
+`), "TestA")
+	want := outcome{failed: []string{"TestA/y"}, passed: []string{"TestA/x"}}
+	if diff := cmp.Diff(want, got, cmp.AllowUnexported(outcome{})); diff != "" {
+		t.Errorf("(-want +got):\n%s", diff)
+	}
+}
+
+func TestOnlyATestThatFailsCatchesABug(t *testing.T) {
+	for _, c := range []struct {
+		claim string
+		verdict
+		want bool
+	}{
+		{"the test fails", verdict{caughtBy: []string{"TestA"}}, true},
+		{"one fails and one passes", verdict{caughtBy: []string{"TestA"}, missedBy: []string{"TestB"}}, false},
+		{"no test came to its end", verdict{}, false},
+		{"the tests were not built", verdict{err: os.ErrInvalid}, false},
+	} {
+		if c.caught() != c.want {
+			t.Errorf("%s: caught %t, want %t", c.claim, c.caught(), c.want)
+		}
+	}
+}
+
+func TestRecordHasATestForEachBug(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "mutants.json")
+	r, err := openRecord(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	mutants := []mutant{{name: "a"}, {name: "b", bug: "it is late"}, {name: "c"}}
+	r.begin(mutants)
+	r.verdict(&mutants[0], &verdict{caughtBy: []string{"TestA"}})
+	r.verdict(&mutants[1], &verdict{missedBy: []string{"TestB"}})
+	if err := r.end(os.ErrDeadlineExceeded); !errors.Is(err, os.ErrDeadlineExceeded) {
+		t.Errorf("the record swallows %v", err)
+	}
+	got, err := os.ReadFile(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	want := `{"Action":"run","Package":"mutants","Test":"a"}
+{"Action":"run","Package":"mutants","Test":"b"}
+{"Action":"run","Package":"mutants","Test":"c"}
+{"Action":"output","Package":"mutants","Test":"a","Output":"caught by TestA\n"}
+{"Action":"pass","Package":"mutants","Test":"a"}
+{"Action":"output","Package":"mutants","Test":"b","Output":"missed by TestB: it is late\n"}
+{"Action":"fail","Package":"mutants","Test":"b"}
+{"Action":"output","Package":"mutants","Output":"i/o timeout\n"}
+{"Action":"fail","Package":"mutants"}
+`
+	if diff := cmp.Diff(want, string(got)); diff != "" {
+		t.Errorf("(-want +got):\n%s", diff)
+	}
+}
+
 func TestEventsTellWhatBecameOfTests(t *testing.T) {
 	got, said := readEvents([]byte(`{"Action":"run","Test":"TestA"}
 {"Action":"output","Test":"TestA","Output":"why\n"}
@@ -97,7 +176,7 @@ func TestEventsTellWhatBecameOfTests(t *testing.T) {
 {"Action":"pass","Test":"TestB"}
 {"Action":"skip","Test":"TestC"}
 {"Action":"fail"}
-`))
+`), "")
 	want := outcome{failed: []string{"TestA"}, passed: []string{"TestB"}, skipped: []string{"TestC"}}
 	if diff := cmp.Diff(want, got, cmp.AllowUnexported(outcome{})); diff != "" || said != "why\n" {
 		t.Errorf("said %q, (-want +got):\n%s", said, diff)

@@ -22,9 +22,27 @@ type mutant struct {
 
 // suite is tests of one package, with what they are told by the environment.
 type suite struct {
-	pkg   string
-	tests []string
-	env   []string
+	pkg string
+	// parent is the test that all of them are subtests of, or empty.
+	parent string
+	tests  []string // by their full names
+	env    []string
+}
+
+// readSuite reads "./package TestName|TestOther KEY=VALUE".
+func readSuite(line string) (suite, error) {
+	words := strings.Fields(line)
+	if len(words) < 2 {
+		return suite{}, fmt.Errorf("want \"Tests: ./package TestName\", not %q", line)
+	}
+	s := suite{pkg: words[0], tests: strings.Split(words[1], "|"), env: words[2:]}
+	s.parent = above(s.tests[0])
+	for _, test := range s.tests {
+		if above(test) != s.parent {
+			return suite{}, fmt.Errorf("%q and %q are not subtests of one test: give each a line \"Tests:\"", s.tests[0], test)
+		}
+	}
+	return s, nil
 }
 
 // readMutants returns the patches in dir whose names begin with one of only,
@@ -75,11 +93,11 @@ func readMutant(name, path string) (mutant, error) {
 	}
 	m := mutant{name: name, path: path, bug: fields["Bug"][0]}
 	for _, line := range fields["Tests"] {
-		words := strings.Fields(line)
-		if len(words) < 2 {
-			return mutant{}, fmt.Errorf("want \"Tests: ./package TestName\", not %q", line)
+		s, err := readSuite(line)
+		if err != nil {
+			return mutant{}, err
 		}
-		m.tests = append(m.tests, suite{pkg: words[0], tests: strings.Split(words[1], "|"), env: words[2:]})
+		m.tests = append(m.tests, s)
 	}
 	for line := range strings.Lines(diff) {
 		if file, ok := strings.CutPrefix(line, "+++ b/"); ok {

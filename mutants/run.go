@@ -20,10 +20,7 @@ type outcome struct {
 // run runs a suite, with an overlay if there is one. It returns an error when
 // the tests cannot be built or did not run.
 func run(ctx context.Context, tree, overlay string, s suite) (outcome, error) {
-	args := []string{
-		"test", "-json", "-count=1", "-vet=off", "-timeout=2m",
-		"-run", "^(" + strings.Join(s.tests, "|") + ")$",
-	}
+	args := []string{"test", "-json", "-count=1", "-vet=off", "-timeout=2m", "-run", s.pattern()}
 	if overlay != "" {
 		args = append(args, "-overlay", overlay)
 	}
@@ -36,7 +33,7 @@ func run(ctx context.Context, tree, overlay string, s suite) (outcome, error) {
 	if exit := new(exec.ExitError); err != nil && !errors.As(err, &exit) {
 		return outcome{}, err
 	}
-	o, said := readEvents(out)
+	o, said := readEvents(out, s.parent)
 	switch {
 	case ctx.Err() != nil:
 		return outcome{}, ctx.Err()
@@ -48,8 +45,22 @@ func run(ctx context.Context, tree, overlay string, s suite) (outcome, error) {
 	return o, nil
 }
 
-// readEvents reads what go test -json prints (go doc test2json).
-func readEvents(out []byte) (o outcome, said string) {
+// pattern selects the tests of a suite and nothing else.
+func (s *suite) pattern() string {
+	levels := []string{}
+	var names []string
+	for _, test := range s.tests {
+		names = append(names, strings.TrimPrefix(test, s.parent+"/"))
+	}
+	if s.parent != "" {
+		levels = append(levels, "^"+s.parent+"$")
+	}
+	return strings.Join(append(levels, "^("+strings.Join(names, "|")+")$"), "/")
+}
+
+// readEvents reads what go test -json prints (go doc test2json): the outcomes
+// of the subtests of parent, or of the tests where it is empty.
+func readEvents(out []byte, parent string) (o outcome, said string) {
 	for line := range bytes.Lines(out) {
 		var event struct{ Action, Test, Output string }
 		if json.Unmarshal(line, &event) != nil {
@@ -57,7 +68,7 @@ func readEvents(out []byte) (o outcome, said string) {
 			continue
 		}
 		said += event.Output
-		if event.Test == "" || strings.Contains(event.Test, "/") {
+		if event.Test == "" || above(event.Test) != parent {
 			continue
 		}
 		switch event.Action {
@@ -70,6 +81,11 @@ func readEvents(out []byte) (o outcome, said string) {
 		}
 	}
 	return o, said
+}
+
+// above returns the test that a subtest belongs to, or nothing.
+func above(test string) string {
+	return test[:max(0, strings.LastIndexByte(test, '/'))]
 }
 
 // tail returns the end of a long output.
@@ -85,10 +101,10 @@ func sound(ctx context.Context, tree string, mutants []mutant) error {
 	var suites []suite
 	for _, m := range mutants {
 		for _, s := range m.tests {
-			i := slices.IndexFunc(suites, func(o suite) bool { return o.pkg == s.pkg && slices.Equal(o.env, s.env) })
+			i := slices.IndexFunc(suites, func(o suite) bool { return o.pkg == s.pkg && o.parent == s.parent && slices.Equal(o.env, s.env) })
 			if i < 0 {
 				i = len(suites)
-				suites = append(suites, suite{pkg: s.pkg, env: s.env})
+				suites = append(suites, suite{pkg: s.pkg, parent: s.parent, env: s.env})
 			}
 			for _, test := range s.tests {
 				if !slices.Contains(suites[i].tests, test) {
