@@ -67,7 +67,7 @@ func (w *world) take(ctx context.Context, it item) error {
 	if len(wrong) > 0 {
 		return errBroken
 	}
-	w.ledger.expect(it.check, true, noAddr, "", "")
+	w.ledger.expect(it.check, true, netip.Addr{}, "", "")
 	w.say("%s (after %.0f s)", it.check, time.Since(begun).Seconds())
 	return nil
 }
@@ -200,5 +200,5 @@ func addrIn(text string) netip.Addr {
 			return addr
 		}
 	}
-	return noAddr
+	return netip.Addr{}
 }

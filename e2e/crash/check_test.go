@@ -3,6 +3,7 @@ package main
 import (
 	"bytes"
 	"encoding/json"
+	"net/netip"
 	"os"
 	"path/filepath"
 	"testing"
@@ -20,9 +21,9 @@ func outcomes(verdicts []verdict, cutShort bool) map[check]outcome {
 
 func TestCheckPassesOnlyWhenItHasLookedAndFoundNothing(t *testing.T) {
 	s := newStage(t)
-	s.expect(unique, true, noAddr, "", "")
-	s.expect(rested, true, noAddr, "", "")
-	s.expect(rested, false, noAddr, "", "it did not rest")
+	s.expect(unique, true, netip.Addr{}, "", "")
+	s.expect(rested, true, netip.Addr{}, "", "")
+	s.expect(rested, false, netip.Addr{}, "", "it did not rest")
 	for cutShort, unseen := range map[bool]outcome{false: fail, true: skip} {
 		of := outcomes(s.verdicts(), cutShort)
 		if of[unique] != pass || of[rested] != fail || of[emptied] != unseen {
@@ -63,7 +64,7 @@ func TestResultsCountOnlyWhatHasEnded(t *testing.T) {
 		t.Errorf("before anything was looked at (-want +got):\n%s", diff)
 	}
 	s := newStage(t)
-	s.expect(unique, true, noAddr, "", "")
+	s.expect(unique, true, netip.Addr{}, "", "")
 	ended[string(unique)] = "pass"
 	if err := writeResults(file, s.verdicts(), false); err != nil {
 		t.Fatal(err)

@@ -13,8 +13,6 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 )
 
-var noAddr netip.Addr
-
 func isThere(err error) bool { return apierrors.IsAlreadyExists(err) }
 
 // fault is one way to break something. It returns when the thing works again,
@@ -86,7 +84,7 @@ func onElected(do func(context.Context, *node, *rand.Rand)) func(context.Context
 		}
 		for _, n := range w.nodes {
 			if strings.TrimPrefix(*lease.Spec.HolderIdentity, "agent-") == n.name {
-				w.tally.add("faults of the elected agent")
+				w.tally.fault("faults of the elected agent")
 				suffer(ctx, n, dice, do)
 			}
 		}
@@ -95,7 +93,7 @@ func onElected(do func(context.Context, *node, *rand.Rand)) func(context.Context
 
 // killAgent is kill -9. Most agents are started again at once.
 func killAgent(ctx context.Context, n *node, dice *rand.Rand) {
-	n.world.tally.add("kill -9")
+	n.world.tally.fault("kill -9")
 	n.world.ledger.remark(n.name, "kill -9")
 	n.stop(syscall.SIGKILL)
 	n.comeBack(ctx, dice)
@@ -103,7 +101,7 @@ func killAgent(ctx context.Context, n *node, dice *rand.Rand) {
 
 // endAgent is what an upgrade does.
 func endAgent(ctx context.Context, n *node, dice *rand.Rand) {
-	n.world.tally.add("SIGTERM")
+	n.world.tally.fault("SIGTERM")
 	n.world.ledger.remark(n.name, "SIGTERM")
 	n.stop(syscall.SIGTERM)
 	n.comeBack(ctx, dice)
@@ -115,7 +113,7 @@ func (n *node) comeBack(ctx context.Context, dice *rand.Rand) {
 	}
 	n.world.ledger.remark(n.name, "the agent is started")
 	if err := n.start(); err != nil {
-		n.world.ledger.violate(playable, noAddr, n.name, "cannot start the agent of %s: %v", n.name, err)
+		n.world.ledger.violate(playable, netip.Addr{}, n.name, "cannot start the agent of %s: %v", n.name, err)
 	}
 }
 
@@ -135,7 +133,7 @@ func (n *node) stopFor(ctx context.Context, d time.Duration) {
 	if !n.freeze() {
 		return
 	}
-	n.world.tally.add("SIGSTOP")
+	n.world.tally.fault("SIGSTOP")
 	n.world.ledger.remark(n.name, "SIGSTOP for %s", d)
 	pause(ctx, d)
 	n.thaw()
@@ -144,7 +142,7 @@ func (n *node) stopFor(ctx context.Context, d time.Duration) {
 
 // killEverything is a power cut: every agent and the API server at once.
 func killEverything(ctx context.Context, w *world, dice *rand.Rand) {
-	w.tally.add("power cuts")
+	w.tally.fault("power cuts")
 	w.ledger.remark("", "everything is killed at once")
 	var all sync.WaitGroup
 	defer all.Wait()
@@ -169,7 +167,7 @@ func onLine(what string, state lineState) func(context.Context, *world, *rand.Ra
 		if dice.IntN(6) == 0 {
 			d = between(dice, 10*time.Second, 50*time.Second)
 		}
-		w.tally.add(what)
+		w.tally.fault(what)
 		w.ledger.remark(n.name, "%s for %s", what, d)
 		n.line.become(state)
 		pause(ctx, d)
@@ -188,15 +186,15 @@ func pauseServer(ctx context.Context, w *world, dice *rand.Rand) {
 	if dice.IntN(8) == 0 {
 		d = between(dice, 12*time.Second, 40*time.Second)
 	}
-	w.tally.add("API server paused")
+	w.tally.fault("API server paused")
 	w.ledger.remark("", "the API server is paused for %s", d)
 	if err := w.server.Pause(); err != nil {
-		w.ledger.violate(playable, noAddr, "", "cannot pause the API server: %v", err)
+		w.ledger.violate(playable, netip.Addr{}, "", "cannot pause the API server: %v", err)
 		return
 	}
 	pause(ctx, d)
 	if err := w.server.Resume(); err != nil {
-		w.ledger.violate(playable, noAddr, "", "cannot resume the API server: %v", err)
+		w.ledger.violate(playable, netip.Addr{}, "", "cannot resume the API server: %v", err)
 	}
 	w.ledger.remark("", "the API server goes on")
 }
@@ -208,12 +206,12 @@ func killServer(ctx context.Context, w *world, dice *rand.Rand) {
 		return
 	}
 	defer w.serverFault.Unlock()
-	w.tally.add("API server restarted")
+	w.tally.fault("API server restarted")
 	w.ledger.remark("", "the API server is killed")
 	w.server.Kill()
 	pause(ctx, between(dice, 0, 8*time.Second))
 	if err := w.server.Restart(w.ctx); err != nil && w.ctx.Err() == nil {
-		w.ledger.violate(playable, noAddr, "", "cannot restart the API server: %v", err)
+		w.ledger.violate(playable, netip.Addr{}, "", "cannot restart the API server: %v", err)
 	}
 	w.ledger.remark("", "the API server is ready again")
 }

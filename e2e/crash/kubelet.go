@@ -40,7 +40,7 @@ func (p *pod) run(life context.Context) {
 		p.clean(s)
 		old = append(old, s.container)
 	}
-	p.haunt(old)
+	p.delLate(old)
 }
 
 // start asks for the sandbox's address once, as the runtime does, and reports
@@ -159,9 +159,9 @@ func (p *pod) del(container string) {
 	}
 }
 
-// haunt sends, at times, DELs of the pod's sandboxes when its name may belong
+// delLate sends, at times, DELs of the pod's sandboxes when its name may belong
 // to a later pod already.
-func (p *pod) haunt(old []string) {
+func (p *pod) delLate(old []string) {
 	if len(old) == 0 || p.dice.IntN(3) > 0 {
 		return
 	}

@@ -3,6 +3,7 @@ package main
 import (
 	"context"
 	"math/rand/v2"
+	"net/netip"
 	"os"
 	"syscall"
 	"time"
@@ -22,7 +23,7 @@ func (w *world) loseNodes(ctx context.Context) {
 		err := n.vanish(ctx, dice)
 		n.fault.Unlock()
 		if err != nil && w.ctx.Err() == nil {
-			w.ledger.violate(playable, noAddr, n.name, "cannot bring %s back: %v", n.name, err)
+			w.ledger.violate(playable, netip.Addr{}, n.name, "cannot bring %s back: %v", n.name, err)
 		}
 	}
 }
@@ -35,7 +36,7 @@ func (n *node) vanish(ctx context.Context, dice *rand.Rand) error {
 		away = holdDown + between(dice, 5*time.Second, 25*time.Second)
 	}
 	empty, podsFirst := dice.IntN(2) == 0, dice.IntN(2) == 0
-	w.tally.add("nodes lost")
+	w.tally.fault("nodes lost")
 	w.ledger.remark(n.name, "the machine is lost, for %s, disk emptied: %t", away, empty)
 	n.mu.Lock()
 	n.lose()

@@ -34,6 +34,7 @@ import (
 	"flag"
 	"fmt"
 	"log/slog"
+	"net/netip"
 	"os"
 	"os/signal"
 	"path/filepath"
@@ -111,7 +112,7 @@ func run(ctx context.Context, o options) (clean bool, err error) {
 	if ctx.Err() != nil {
 		return false, errors.Join(errors.New("interrupted"), os.RemoveAll(dir))
 	}
-	w.ledger.expect(playable, err == nil, noAddr, "", "%v", err)
+	w.ledger.expect(playable, err == nil, netip.Addr{}, "", "%v", err)
 	if clean, err = w.report(); clean {
 		err = errors.Join(err, os.RemoveAll(dir))
 	}

@@ -5,6 +5,7 @@ import (
 	"context"
 	"fmt"
 	"net"
+	"net/netip"
 	"os"
 	"path/filepath"
 	"strings"
@@ -185,7 +186,7 @@ func (n *node) watch(p *apitest.Process) {
 	n.world.tally.add("agents that ended because their Node is another")
 	n.world.ledger.remark(n.name, "the agent ended by itself: %s", last)
 	if !strings.Contains(last, "start anew") {
-		n.world.ledger.violate(healthy, noAddr, n.name, "the agent of %s ended by itself: %s", n.name, last)
+		n.world.ledger.violate(healthy, netip.Addr{}, n.name, "the agent of %s ended by itself: %s", n.name, last)
 	}
 	if pause(n.world.ctx, time.Second) {
 		// A port that is taken shows at the next end.
@@ -212,7 +213,7 @@ func (n *node) stop(s syscall.Signal) {
 		case <-p.Done():
 			return
 		case <-time.After(readyLimit):
-			n.world.ledger.violate(healthy, noAddr, n.name, "the agent of %s did not end within %s of SIGTERM", n.name, readyLimit)
+			n.world.ledger.violate(healthy, netip.Addr{}, n.name, "the agent of %s did not end within %s of SIGTERM", n.name, readyLimit)
 		}
 	}
 	p.Kill()

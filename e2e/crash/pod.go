@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"math/rand/v2"
+	"net/netip"
 	"sync"
 
 	corev1 "k8s.io/api/core/v1"
@@ -79,7 +80,7 @@ func (p *pod) exist(life context.Context) {
 	}()
 	if err := p.create(p.world.ctx); err != nil {
 		if p.world.ctx.Err() == nil {
-			p.world.ledger.violate(playable, noAddr, p.node.name, "the API server refuses pod %s: %v", p.name, err)
+			p.world.ledger.violate(playable, netip.Addr{}, p.node.name, "the API server refuses pod %s: %v", p.name, err)
 		}
 		return
 	}

@@ -126,6 +126,6 @@ func (n *node) grep(texts ...string) []string {
 func (w *world) judgeLogs() {
 	for _, n := range w.nodes {
 		said := n.grep("panic:", "fatal error:", "WARNING: DATA RACE")
-		w.ledger.expect(healthy, len(said) == 0, noAddr, n.name, "the log of %s says: %q", n.name, said)
+		w.ledger.expect(healthy, len(said) == 0, netip.Addr{}, n.name, "the log of %s says: %q", n.name, said)
 	}
 }

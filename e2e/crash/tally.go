@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 	"maps"
@@ -14,8 +15,9 @@ import (
 
 // tally counts what happened.
 type tally struct {
-	mu     sync.Mutex
-	counts map[string]int
+	mu sync.Mutex
+	// counts is what was asked and played, faults what was broken.
+	counts, faults map[string]int
 	// refusals are refused ADDs by reason, names and numbers left out.
 	refusals map[string]int
 	// vague is what differs between two refusals for one reason.
@@ -24,7 +26,7 @@ type tally struct {
 
 func newTally() *tally {
 	return &tally{
-		counts: map[string]int{}, refusals: map[string]int{},
+		counts: map[string]int{}, faults: map[string]int{}, refusals: map[string]int{},
 		vague: regexp.MustCompile(`"[^"]*"|[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}|[a-z/]*[a-z]+(-[a-z])?-[0-9]+(-[0-9]+)*|[0-9]+(\.[0-9]+)*(-28)?|/tmp/[^ ]*`),
 	}
 }
@@ -33,6 +35,12 @@ func (t *tally) add(what string) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	t.counts[what]++
+}
+
+func (t *tally) fault(what string) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	t.faults[what]++
 }
 
 // refused counts an ADD that got no address.
@@ -54,9 +62,9 @@ func (t *tally) refused(err error, impatient bool) {
 func (t *tally) line(living int) string {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	c := t.counts
+	c, f := t.counts, t.faults
 	return fmt.Sprintf("%d sandboxes live; ADD %d, refused %d; DEL %d; kill -9 %d; SIGSTOP %d; lines broken %d; API server paused %d, restarted %d; nodes lost %d",
-		living, c["ADD"], c["ADD refused"], c["DEL"], c["kill -9"], c["SIGSTOP"], c["line cut"]+c["line lossy"]+c["line silent"], c["API server paused"], c["API server restarted"], c["nodes lost"])
+		living, c["ADD"], c["ADD refused"], c["DEL"], f["kill -9"], f["SIGSTOP"], f["line cut"]+f["line lossy"]+f["line silent"], f["API server paused"], f["API server restarted"], f["nodes lost"])
 }
 
 // table is everything that was counted.
@@ -64,12 +72,16 @@ func (t *tally) table() string {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	var b strings.Builder
-	for _, what := range slices.Sorted(maps.Keys(t.counts)) {
-		fmt.Fprintf(&b, "  %7d  %s\n", t.counts[what], what)
+	section := func(title string, counts map[string]int, order func(x, y string) int) {
+		fmt.Fprintf(&b, "%s:\n", title)
+		for _, what := range slices.SortedFunc(maps.Keys(counts), order) {
+			fmt.Fprintf(&b, "  %7d  %s\n", counts[what], what)
+		}
 	}
-	b.WriteString("refused ADDs by reason:\n")
-	for _, why := range slices.SortedFunc(maps.Keys(t.refusals), func(x, y string) int { return t.refusals[y] - t.refusals[x] }) {
-		fmt.Fprintf(&b, "  %7d  %s\n", t.refusals[why], why)
-	}
+	section("operations", t.counts, strings.Compare)
+	section("faults", t.faults, strings.Compare)
+	section("refused ADDs by reason", t.refusals, func(x, y string) int {
+		return cmp.Or(t.refusals[y]-t.refusals[x], strings.Compare(x, y))
+	})
 	return b.String()
 }
