@@ -2,18 +2,30 @@ package agent
 
 import (
 	"context"
+	"encoding/json"
 	"errors"
+	"fmt"
 	"log/slog"
 	"net/netip"
+	"path/filepath"
+	"slices"
+	"sync"
 	"testing"
 	"time"
 
+	"github.com/google/go-cmp/cmp"
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/types"
 	"k8s.io/client-go/kubernetes"
 	"k8s.io/client-go/rest"
+	"k8s.io/client-go/tools/cache"
 
 	"github.com/holdfast-ipam/holdfast/agent/apitest"
+	"github.com/holdfast-ipam/holdfast/agent/cluster"
+	"github.com/holdfast-ipam/holdfast/agent/journal"
+	"github.com/holdfast-ipam/holdfast/agent/watch"
+	"github.com/holdfast-ipam/holdfast/cni"
 	"github.com/holdfast-ipam/holdfast/lease"
 	"github.com/holdfast-ipam/holdfast/lease/leasetest"
 )
@@ -29,7 +41,7 @@ type realServer struct {
 func TestAPIServer(t *testing.T) {
 	s := &realServer{config: apitest.Start(t)}
 	var err error
-	if s.kube, err = kubernetes.NewForConfig(s.config); err != nil {
+	if s.kube, err = kubernetes.NewForConfig(cluster.Config(s.config, "holdfast-test")); err != nil {
 		t.Fatal(err)
 	}
 	for _, test := range []struct {
@@ -40,6 +52,13 @@ func TestAPIServer(t *testing.T) {
 		{"NodeThatIsTrustedAgainKnowsWhatItLost", trustRelearns},
 		{"NodeIsNotTrustedBeforeItHasLearnedItsLeases", trustAfterLearning},
 		{"NodeOutOfServiceIsNotTrusted", outOfServiceNode},
+		{"RecreatedNodeEndsTheAgentOfTheNodeBefore", recreatedNode},
+		{"NodeWithoutObjectDoesNotGoByItsJournal", journalOfADeletedNode},
+		{"PodThatTheWatchHasLostKeepsItsAddress", lostPod},
+		{"BlockThatTheWatchReportsGoneIsReadBeforeItIsForgotten", lostBlock},
+		{"EarlierPodsAgentLeavesTheEndpointToTheLaterPod", laterPodsEndpoint},
+		{"AddOfAnEarlierPodIsRefused", earlierPodsAdd},
+		{"StatusOfPodsTellsWhatALostJournalKnew", lostJournal},
 	} {
 		t.Run(test.name, func(t *testing.T) { test.run(t, s) })
 	}
@@ -193,5 +212,248 @@ func outOfServiceNode(t *testing.T, s *realServer) {
 	beat(t, a)
 	if until := a.lessee.TrustedUntil(); !until.IsZero() {
 		t.Errorf("trusted until %s", until)
+	}
+}
+
+func recreatedNode(t *testing.T, s *realServer) {
+	s.node(t, "recreated")
+	a := s.agent(t, "recreated", &testTime{time.Now()})
+	learn(t, a)
+	if err := s.kube.CoreV1().Nodes().Delete(t.Context(), "recreated", metav1.DeleteOptions{}); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := a.beat(t.Context()); err == nil {
+		t.Error("the agent of a node without object goes on")
+	}
+	s.node(t, "recreated")
+	if _, err := a.beat(t.Context()); err == nil || a.lessee.Ready() == nil {
+		t.Errorf("the agent of a node that was made anew goes on: %v, %v", err, a.lessee.Ready())
+	}
+}
+
+// onLog is a log of which only is known when it was written to.
+type onLog func()
+
+func (f onLog) Write(line []byte) (int, error) { f(); return len(line), nil }
+
+func journalOfADeletedNode(t *testing.T, s *realServer) {
+	// The agent says what it does after its first look: then that is enough.
+	ctx, cancel := context.WithCancel(t.Context())
+	a := &Agent{
+		options: Options{NodeName: "deleted", Journal: filepath.Join(t.TempDir(), "journal.db")}, config: DefaultConfig(),
+		log: slog.New(slog.NewTextHandler(onLog(cancel), nil)), now: time.Now, metrics: newMetrics(),
+	}
+	if err := a.connect(s.config); err != nil {
+		t.Fatal(err)
+	}
+	disk, _, err := journal.Open(a.options.Journal, "uid-of-the-deleted")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := disk.Close(); err != nil {
+		t.Fatal(err)
+	}
+	if err := a.meet(ctx); err == nil {
+		t.Errorf("went by the journal of a node that is deleted: %+v", a.node)
+	}
+	s.node(t, "deleted")
+	if err := a.meet(t.Context()); err != nil || a.node.UID == "uid-of-the-deleted" {
+		t.Errorf("the node that was made anew is taken for %+v, %v", a.node, err)
+	}
+}
+
+// follow runs one of the agent's watches until the test ends.
+func follow(t *testing.T, informer cache.SharedIndexInformer) {
+	t.Helper()
+	ctx, cancel := context.WithCancel(t.Context())
+	var running sync.WaitGroup
+	running.Go(func() { informer.RunWithContext(ctx) })
+	t.Cleanup(func() { cancel(); running.Wait() })
+	if !watch.Synced(t.Context(), informer) {
+		t.Fatal("the watch does not begin")
+	}
+}
+
+// pod creates a pod that is bound to a node.
+func (s *realServer) pod(t *testing.T, name, node string) *corev1.Pod {
+	t.Helper()
+	pod, err := s.kube.CoreV1().Pods("default").Create(t.Context(), &corev1.Pod{
+		ObjectMeta: metav1.ObjectMeta{Name: name},
+		Spec:       corev1.PodSpec{NodeName: node, Containers: []corev1.Container{{Name: "c", Image: "nginx"}}},
+	}, metav1.CreateOptions{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return pod
+}
+
+func (s *realServer) deletePod(t *testing.T, name string) {
+	t.Helper()
+	if err := s.kube.CoreV1().Pods("default").Delete(t.Context(), name, *metav1.NewDeleteOptions(0)); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// acquire has the agent assign an address of the range to a pod's interface.
+func acquire(t *testing.T, a *Agent, pod *corev1.Pod, ranges string) netip.Addr {
+	t.Helper()
+	p := pool(t, 0, ranges)
+	p.Detail = func(addr netip.Addr) json.RawMessage {
+		raw, err := cluster.Detail{Pool: "p", Prefix: netip.PrefixFrom(addr, 16)}.Encode()
+		if err != nil {
+			t.Error(err)
+		}
+		return raw
+	}
+	entries, err := a.lessee.Acquire(t.Context(), lease.Request{
+		Owner:     lease.Owner{PodUID: string(pod.UID), Interface: "eth0"},
+		Container: "sandbox-of-" + pod.Name, Namespace: pod.Namespace, Pod: pod.Name,
+		Families: [][]lease.Pool{{p}},
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return entries[0].Addr
+}
+
+// has reports whether the agent knows the address as the pod's.
+func has(a *Agent, pod *corev1.Pod, addr netip.Addr) bool {
+	return a.lessee.Has(lease.Sandbox{
+		Owner: lease.Owner{PodUID: string(pod.UID), Interface: "eth0"}, Container: "sandbox-of-" + pod.Name,
+	}, addr)
+}
+
+func lostPod(t *testing.T, s *realServer) {
+	s.node(t, "forgetful")
+	clock := &testTime{time.Now()}
+	a := s.agent(t, "forgetful", clock)
+	learn(t, a)
+	beat(t, a)
+	pod := s.pod(t, "lives-on", "forgetful")
+	follow(t, a.pods.informer)
+	addr := acquire(t, a, pod, "10.3.0.1-10.3.0.3")
+	clock.at = clock.at.Add(leakAge + time.Second)
+	if err := a.pods.informer.GetStore().Delete(pod); err != nil {
+		t.Fatal(err)
+	}
+	if err := a.findLeaks(t.Context()); err != nil || !has(a, pod, addr) {
+		t.Errorf("a pod that lives lost %s to a watch that lost the pod, %v", addr, err)
+	}
+	s.deletePod(t, "lives-on")
+	if err := a.findLeaks(t.Context()); err != nil || has(a, pod, addr) {
+		t.Errorf("a pod that is gone keeps %s, %v", addr, err)
+	}
+}
+
+func lostBlock(t *testing.T, s *realServer) {
+	s.node(t, "unlabelled")
+	a := s.agent(t, "unlabelled", &testTime{time.Now()})
+	block := claim(t, a, "10.4.0.0/28")
+	learn(t, a)
+	beat(t, a)
+	pod := s.pod(t, "holder", "unlabelled")
+	addr := acquire(t, a, pod, "10.4.0.1-10.4.0.3")
+	follow(t, a.blocks.informer)
+	if err := a.watchBlocks(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	// Whoever takes the label away makes the block vanish from the watch.
+	unlabel := fmt.Sprintf(`{"metadata":{"labels":{%q:null}}}`, cluster.LesseeSelector(a.node.UID))
+	if _, err := a.clients.IPBlocks().Patch(t.Context(), block.Name(), types.MergePatchType, []byte(unlabel), metav1.PatchOptions{}); err != nil {
+		t.Fatal(err)
+	}
+	deadline := time.After(time.Minute)
+	for _, seen := a.blocks.informer.Get(block.Name()); seen || len(a.upkeep.wake) == 0; _, seen = a.blocks.informer.Get(block.Name()) {
+		if seen { // kicked for what came before
+			select {
+			case <-a.upkeep.wake:
+			default:
+			}
+		}
+		select {
+		case <-time.After(10 * time.Millisecond):
+		case <-deadline:
+			t.Fatal("the watch does not report that the block is gone")
+		}
+	}
+	if leasing := a.lessee.Leasing(); !slices.Contains(leasing, block.Prefix()) || !has(a, pod, addr) {
+		t.Errorf("leasing %v, has %s: %t", leasing, addr, has(a, pod, addr))
+	}
+}
+
+func laterPodsEndpoint(t *testing.T, s *realServer) {
+	s.node(t, "earlier")
+	s.node(t, "later")
+	old, young := s.agent(t, "earlier", &testTime{time.Now()}), s.agent(t, "later", &testTime{time.Now()})
+	for _, a := range []*Agent{old, young} {
+		learn(t, a)
+		beat(t, a)
+	}
+	earlier := s.pod(t, "moves", "earlier")
+	acquire(t, old, earlier, "10.5.0.1-10.5.0.3")
+	s.deletePod(t, "moves")
+	later := s.pod(t, "moves", "later")
+	addr := acquire(t, young, later, "10.5.1.1-10.5.1.3")
+	for _, put := range []struct {
+		*Agent
+		*corev1.Pod
+	}{{old, earlier}, {young, later}} {
+		// Each agent's watch shows its own pod.
+		if err := put.pods.informer.GetStore().Add(put.Pod); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for _, a := range []*Agent{young, old} {
+		if err := a.endpoints.write(t.Context(), "default/moves"); err != nil {
+			t.Fatal(err)
+		}
+	}
+	e, err := old.cluster.Endpoint(t.Context(), "default", "moves")
+	if err != nil || e.PodUID != string(later.UID) || len(e.Addresses) != 1 || e.Addresses[0].Addr != addr {
+		t.Errorf("the endpoint says %+v, %v, want what the later pod has, %s", e, err, addr)
+	}
+}
+
+func earlierPodsAdd(t *testing.T, s *realServer) {
+	s.node(t, "repeats")
+	a := s.agent(t, "repeats", &testTime{time.Now()})
+	follow(t, a.pods.informer)
+	now := s.pod(t, "again", "repeats")
+	_, err := a.pods.find(t.Context(), cni.Pod{Namespace: "default", Name: "again", UID: "of-an-earlier-pod"})
+	if refusal := new(cni.Error); !errors.As(err, &refusal) {
+		t.Errorf("an ADD of an earlier pod is taken for the later one's: %v", err)
+	}
+	found, err := a.pods.find(t.Context(), cni.Pod{Namespace: "default", Name: "again", UID: string(now.UID)})
+	if err != nil || found.UID != now.UID {
+		t.Errorf("found %+v, %v", found, err)
+	}
+}
+
+func lostJournal(t *testing.T, s *realServer) {
+	s.node(t, "new-disk")
+	a := s.agent(t, "new-disk", &testTime{time.Now()})
+	claim(t, a, "10.8.0.0/28")
+	pod := s.pod(t, "runs-on", "new-disk")
+	pod.Status.PodIPs = []corev1.PodIP{{IP: "10.8.0.2"}}
+	pod.Status.PodIP = "10.8.0.2"
+	if _, err := s.kube.CoreV1().Pods("default").UpdateStatus(t.Context(), pod, metav1.UpdateOptions{}); err != nil {
+		t.Fatal(err)
+	}
+	follow(t, a.pods.informer)
+	follow(t, a.pools.informer)
+	if err := a.learn(t.Context(), true); err != nil {
+		t.Fatal(err)
+	}
+	state := map[netip.Addr]lease.State{}
+	for _, e := range a.lessee.Entries() {
+		state[e.Addr] = e.State
+	}
+	want := map[netip.Addr]lease.State{
+		netip.MustParseAddr("10.8.0.1"): lease.Cooling,
+		netip.MustParseAddr("10.8.0.2"): lease.Assigned,
+		netip.MustParseAddr("10.8.0.3"): lease.Cooling,
+	}
+	if diff := cmp.Diff(want, state, cmp.Comparer(func(x, y netip.Addr) bool { return x == y })); diff != "" {
+		t.Errorf("after the journal was lost (-want +got):\n%s", diff)
 	}
 }
