@@ -107,6 +107,44 @@ func endAgent(ctx context.Context, n *node, dice *rand.Rand) {
 	n.comeBack(ctx, dice)
 }
 
+// killing is an agent that is to be killed so long from now, because of what it
+// does at this moment.
+type killing struct {
+	node  *node
+	after time.Duration
+}
+
+// killInTheAct kills agents while they answer an ADD, or just after: what they
+// have answered has to be on their disk by then.
+func (w *world) killInTheAct(ctx context.Context) {
+	dice := w.dice("killed in the act")
+	var broken sync.WaitGroup
+	defer broken.Wait()
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case k := <-w.killings:
+			own := rand.New(rand.NewPCG(dice.Uint64(), 0))
+			broken.Go(func() {
+				if pause(ctx, k.after) {
+					w.tally.fault("kill -9 during or after an ADD")
+					suffer(ctx, k.node, own, killAgent)
+				}
+			})
+		}
+	}
+}
+
+// inTheAct has the node's agent killed so long from now, if anything is being
+// broken.
+func (n *node) inTheAct(after time.Duration) {
+	select {
+	case n.world.killings <- killing{n, after}:
+	default:
+	}
+}
+
 func (n *node) comeBack(ctx context.Context, dice *rand.Rand) {
 	if dice.IntN(3) == 0 {
 		pause(ctx, between(dice, 0, 15*time.Second))

@@ -64,6 +64,10 @@ func (p *pod) add(s *sandbox, limit time.Duration) error {
 	ctx, cancel := context.WithTimeout(s.life, limit)
 	defer cancel()
 	p.world.tally.add("ADD")
+	act := p.dice.IntN(50)
+	if act == 0 {
+		p.node.inTheAct(between(p.dice, 0, 20*time.Millisecond))
+	}
 	asked := time.Now()
 	result, err := p.node.client(addPatience).Add(ctx, cni.AddRequest{Attachment: p.attachment(s.container), Network: network})
 	if err != nil {
@@ -74,6 +78,9 @@ func (p *pod) add(s *sandbox, limit time.Duration) error {
 		answer = append(answer, a.Prefix)
 	}
 	p.world.ledger.answer(s, answer, asked)
+	if act == 1 {
+		p.node.inTheAct(0)
+	}
 	return nil
 }
 

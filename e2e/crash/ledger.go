@@ -158,17 +158,20 @@ func (l *ledger) timed(c check, took time.Duration) {
 func (l *ledger) answer(s *sandbox, prefixes []netip.Prefix, asked time.Time) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	node, first := s.pod.node.name, prefixes[0].Addr()
+	node := s.pod.node.name
 	switch {
 	case s.life.Err() != nil:
 		return
 	case s.prefixes != nil:
-		l.expectHeld(repeatable, slices.Equal(s.prefixes, prefixes), first, node,
+		l.expectHeld(repeatable, slices.Equal(s.prefixes, prefixes), s.prefixes[0].Addr(), node,
 			"%s lives with %s, and asked again got %s", s, s.prefixes, prefixes)
+		return
+	case len(prefixes) == 0:
+		l.expectHeld(offered, false, netip.Addr{}, node, "%s got no address and no error", s)
 		return
 	}
 	wrong := s.pod.offer.fits(prefixes)
-	l.expectHeld(offered, wrong == "", first, node, "%s got %s", s, wrong)
+	l.expectHeld(offered, wrong == "", prefixes[0].Addr(), node, "%s got %s", s, wrong)
 	s.prefixes = prefixes
 	l.uses++
 	for _, prefix := range prefixes {

@@ -112,6 +112,12 @@ func TestAnswerFromAnotherPoolIsFound(t *testing.T) {
 	s.wantViolations(1, false)
 }
 
+func TestAnswerWithoutAddressIsFound(t *testing.T) {
+	s := newStage(t)
+	s.answer(&sandbox{pod: s.pod("a", "node-0"), life: s.life}, nil, time.Now())
+	s.wantViolations(1, false)
+}
+
 func TestAnswerToALostMachineIsNobodys(t *testing.T) {
 	s := newStage(t)
 	first := s.add(s.pod("a", "node-0"), "a-0", "10.6.0.1")

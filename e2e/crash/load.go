@@ -49,6 +49,7 @@ func (w *world) trouble(ctx context.Context) error {
 	load.Go(func() error { w.audit(loading); return nil })
 	load.Go(func() error { w.collectAttachments(loading); return nil })
 	faults.Go(func() error { w.breakThings(breaking); return nil })
+	faults.Go(func() error { w.killInTheAct(breaking); return nil })
 	faults.Go(func() error { w.loseNodes(breaking); return nil })
 	w.sayHowItGoes(breaking)
 	err := faults.Wait()

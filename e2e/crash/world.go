@@ -48,6 +48,8 @@ type world struct {
 	record  *record
 	// serverFault is held by the one fault that the API server suffers.
 	serverFault sync.Mutex
+	// killings is asked of whoever breaks things: see killInTheAct.
+	killings chan killing
 
 	// going are goroutines that last until ctx ends, which is when the world
 	// is closed: pods, late DELs, the recorder.
@@ -69,7 +71,7 @@ type world struct {
 func newWorld(ctx context.Context, o options, dir string) *world {
 	w := &world{
 		options: o, dir: dir, began: time.Now(), tally: newTally(),
-		pods: map[int]*pod{}, calm: make(chan struct{}),
+		pods: map[int]*pod{}, calm: make(chan struct{}), killings: make(chan killing),
 	}
 	w.ledger = newLedger(ctx, w.began)
 	w.record = newRecord(w.began)
