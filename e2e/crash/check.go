@@ -11,9 +11,10 @@ import (
 type check string
 
 const (
-	// The first nine are looked at while things break.
+	// These are looked at while things break.
 	unique     check = "no two pods have one address"
 	repeatable check = "asked again, an agent says the same"
+	kept       check = "a pod that restarts in place keeps its address"
 	sticky     check = "a StatefulSet's pod keeps its address"
 	offered    check = "a pod gets what it asked for"
 	rested     check = "an address rests between two pods"
@@ -33,7 +34,7 @@ const (
 
 func checks() []check {
 	return []check{
-		unique, repeatable, sticky, offered, rested, journaled, leased, healthy, playable,
+		unique, repeatable, kept, sticky, offered, rested, journaled, leased, healthy, playable,
 		linearAddresses, linearIdentities, agreed, used, agreedIn, emptied,
 	}
 }

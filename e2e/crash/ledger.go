@@ -89,8 +89,10 @@ type violation struct {
 type sandbox struct {
 	pod       *pod
 	container string
-	// prefixes are what it was first answered with.
+	// prefixes are what it was first answered with, ended is when it did not
+	// live any more, by the wall clock.
 	prefixes []netip.Prefix
+	ended    time.Time
 	// life ends when its machine does.
 	life context.Context
 }
@@ -173,6 +175,7 @@ func (l *ledger) answer(s *sandbox, prefixes []netip.Prefix, asked time.Time) {
 	wrong := s.pod.offer.fits(prefixes)
 	l.expectHeld(offered, wrong == "", prefixes[0].Addr(), node, "%s got %s", s, wrong)
 	s.prefixes = prefixes
+	l.again(s)
 	l.uses++
 	for _, prefix := range prefixes {
 		addr := prefix.Addr()
@@ -184,6 +187,18 @@ func (l *ledger) answer(s *sandbox, prefixes []netip.Prefix, asked time.Time) {
 		l.holders[addr] = s
 	}
 	l.hold(s)
+}
+
+// again compares with what the sandbox before had, if it is the same pod's and
+// ended just now: nobody else can have got its addresses since. The caller holds
+// l.mu.
+func (l *ledger) again(s *sandbox) {
+	before := s.pod.before
+	if before != nil && time.Now().Round(0).Sub(before.ended) < coolDown {
+		l.expectHeld(kept, slices.Equal(before.prefixes, s.prefixes), before.prefixes[0].Addr(), s.pod.node.name,
+			"%s got %s, and %s had %s just now", s, s.prefixes, before, before.prefixes)
+	}
+	s.pod.before = s
 }
 
 // rest compares with the rest that an address is to have before another pod
@@ -224,7 +239,8 @@ func (l *ledger) finishHeld(s *sandbox, why string) {
 	for _, prefix := range s.prefixes {
 		if l.holders[prefix.Addr()] == s {
 			delete(l.holders, prefix.Addr())
-			l.last[prefix.Addr()] = end{s.pod.name, time.Now().Round(0)}
+			s.ended = time.Now().Round(0)
+			l.last[prefix.Addr()] = end{s.pod.name, s.ended}
 			l.note(event{kind: ended, addr: prefix.Addr(), sandbox: s, node: s.pod.node.name, text: fmt.Sprintf("%s ended (%s)", s, why)})
 		}
 	}

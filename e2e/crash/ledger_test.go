@@ -83,6 +83,22 @@ func TestSandboxThatEndedHoldsNothing(t *testing.T) {
 	s.wantViolations(0, false)
 }
 
+func TestRestartInPlaceWithAnotherAddressIsFound(t *testing.T) {
+	for late, want := range map[bool]int{false: 1, true: 0} {
+		synctest.Test(t, func(t *testing.T) {
+			s := newStage(t)
+			p := s.pod("a", "node-0")
+			s.finish(s.add(p, "a-0", "10.6.0.1"), "killed")
+			s.finish(s.add(p, "a-1", "10.6.0.1"), "killed")
+			if late {
+				time.Sleep(coolDown) // synctest's time
+			}
+			s.add(p, "a-2", "10.6.0.2")
+			s.wantViolations(want, false)
+		})
+	}
+}
+
 func TestAddressThatHasNotRestedIsFound(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		s := newStage(t)

@@ -39,6 +39,8 @@ type pod struct {
 	asked chan struct{}
 	ask   func()
 	gone  chan struct{}
+	// before is its last sandbox that had addresses. It is the ledger's.
+	before *sandbox
 	// telling is held while the status is written, one address after another.
 	telling sync.Mutex
 }
