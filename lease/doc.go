@@ -194,7 +194,10 @@
 //     is called are safe for the length of the quarantine and no longer.
 //   - Fencing. A fenced node goes on with what it has assigned; that no pod of
 //     it is left is for the one who fences to know. The node's part is to stop
-//     new assignments when it has not heard from the cluster ([Lessee.Trust]).
+//     new assignments when it has not heard from the cluster ([Lessee.Trust]),
+//     and, before it is trusted anew, to write each of its blocks as it is: the
+//     end of its lease may have been judged before and be under way. Who fences
+//     reads the block before the node, so it sees the node back or loses.
 //   - Fairness. A pool that is used out is given to who asks at the right
 //     moment.
 //   - That one call searches a large pool to its end: a claim looks at 64 blocks
