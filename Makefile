@@ -26,12 +26,23 @@ demo: kind-up image load ## a StatefulSet keeps its addresses on a real cluster,
 demo-down: ## remove the cluster, its images and the docker daemon if the demo started it
 	@kind/down --all
 
-test: ## verify, unit and e2e, then one summary of all (what CI runs)
-	@rm -rf $(RESULTS); failed=0
-	for part in verify kind-up unit e2e; do $(MAKE) --no-print-directory $$part || failed=1; done
+# The parts of `make test`, in the order from cheap to dear, and what of them
+# leaves results. One that fails keeps no other from its turn.
+PARTS := verify kind-up unit mutants crash e2e
+SUMMARY := verify unit tools mutants crash e2e
+
+test: ## all parts from verify to e2e, then one summary (what CI runs)
+	@rm -rf $(RESULTS); failed=0 times=
+	took() { printf ' %s %d:%02d' "$$1" $$((($$2) / 60)) $$((($$2) % 60)); }
+	for part in $(PARTS); do
+		began=$$SECONDS
+		$(MAKE) --no-print-directory $$part || { failed=1; echo "==> $$part failed"; }
+		times+=$$(took $$part SECONDS-began)
+	done
 	echo; echo "==> Summary"
 	go -C tools build -o $(BIN)/summary ./summary
-	$(BIN)/summary $(foreach part,verify unit tools e2e,$(part)=$(RESULTS)/$(part).json) || failed=1
+	echo "min:s of$$times,$$(took all SECONDS)"
+	$(BIN)/summary $(foreach part,$(SUMMARY),$(part)=$(RESULTS)/$(part).json) || failed=1
 	exit $$failed
 
 verify: $(BIN)/staticcheck $(BIN)/helm ## format, vet, lint, generated files, import tree, chart
@@ -54,12 +65,14 @@ e2e: $(BIN)/gotestsum kind-up image load ## scenarios on the kind cluster, which
 fuzz: ## every fuzz target for TIME each (20s)
 	@tools/fuzz $(TIME)
 
-mutants: ## plant each known bug in our own code and see which test catches it (ONLY=q: those whose names begin so)
-	@go run ./mutants $(ONLY)
+mutants: $(BIN)/etcd $(BIN)/kube-apiserver ## plant each known bug in our own code and see which test catches it (ONLY=q: those whose names begin so)
+	@mkdir -p $(RESULTS)
+	nice go run ./mutants -json $(RESULTS)/mutants.json $(ONLY)
 
 crash: build $(BIN)/etcd $(BIN)/kube-apiserver ## break eight real agents and their API server at random (MINUTES=2 SEED=1)
-	@go build -o $(BIN)/crash ./e2e/crash
-	$(BIN)/crash $(if $(MINUTES),-minutes $(MINUTES)) $(if $(SEED),-seed $(SEED))
+	@mkdir -p $(RESULTS)
+	go build -o $(BIN)/crash ./e2e/crash
+	$(BIN)/crash -json $(RESULTS)/crash.json $(if $(MINUTES),-minutes $(MINUTES)) $(if $(SEED),-seed $(SEED))
 
 kind-up: ## start the kind cluster, or reuse it
 	@kind/up
