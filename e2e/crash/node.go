@@ -4,7 +4,6 @@ import (
 	"bytes"
 	"context"
 	"fmt"
-	"net"
 	"net/netip"
 	"os"
 	"path/filepath"
@@ -151,15 +150,11 @@ func (n *node) start() error {
 	if n.agent != nil || n.life.Err() != nil {
 		return nil
 	}
-	address, err := freeAddress()
-	if err != nil {
-		return err
-	}
 	p, err := apitest.Run(n.dir, n.world.options.holdfast, "agent",
 		"--node-name="+n.name, "--namespace="+agentNamespace, "--pod-name=agent-"+n.name,
 		"--socket="+n.socket(), "--journal="+n.journal(),
 		"--config="+n.world.path("conf.yml"), "--kubeconfig="+n.kubeconfig(),
-		"--http-address="+address)
+		"--http-address=127.0.0.1:0")
 	if err != nil {
 		return err
 	}
@@ -189,8 +184,9 @@ func (n *node) watch(p *apitest.Process) {
 		n.world.ledger.violate(healthy, netip.Addr{}, n.name, "the agent of %s ended by itself: %s", n.name, last)
 	}
 	if pause(n.world.ctx, time.Second) {
-		// A port that is taken shows at the next end.
-		_ = n.start()
+		if err := n.start(); err != nil {
+			n.world.ledger.violate(playable, netip.Addr{}, n.name, "cannot start the agent of %s: %v", n.name, err)
+		}
 	}
 }
 
@@ -268,14 +264,4 @@ func (n *node) bound() []*pod {
 		bound = append(bound, p)
 	}
 	return bound
-}
-
-// freeAddress returns an address of the loopback interface that was free just
-// now.
-func freeAddress() (string, error) {
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		return "", err
-	}
-	return l.Addr().String(), l.Close()
 }
