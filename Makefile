@@ -31,6 +31,7 @@ demo-down: ## remove the cluster, its images and the docker daemon if the demo s
 PARTS := verify kind-up unit mutants crash e2e
 SUMMARY := verify unit tools mutants crash e2e
 
+test: export MINUTES ?= 1
 test: ## all parts from verify to e2e, then one summary (what CI runs)
 	@rm -rf $(RESULTS); failed=0 times=
 	took() { printf ' %s %d:%02d' "$$1" $$((($$2) / 60)) $$((($$2) % 60)); }
