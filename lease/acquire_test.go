@@ -114,7 +114,51 @@ func TestLateDelOfOldSandboxChangesNothing(t *testing.T) {
 	}
 }
 
-// The same for the sandbox of an earlier pod of the name.
+// An ADD of a sandbox that is no more may come when a later sandbox of the pod
+// lives with the address, from a plugin that its runtime has lost.
+func TestLateAddAndDelOfOldSandboxChangeNothing(t *testing.T) {
+	for _, sticky := range []bool{false, true} {
+		history(t, func(w *world) {
+			a := w.node("a")
+			p := pool("p", 0, "10.0.0.0-10.0.0.15")
+			web := w.pod("web-0", a)
+			web.sticky = sticky
+			now := a.add(web, p)
+			if _, err := a.Acquire(w.Context(), web.request("late", p)); err != nil {
+				w.Fatal(err)
+			}
+			late := lease.Sandbox{Owner: web.owner(), Container: "late"}
+			for range 2 {
+				if released, err := a.Release(late); err != nil || len(released) != 0 {
+					w.Errorf("the DEL of a sandbox that is no more gave %v back, %v", released, err)
+				}
+				a.restart()
+				if !a.Has(lease.Sandbox{Owner: web.owner(), Container: now.id}, now.addrs[0]) {
+					w.Errorf("the sandbox that lives lost its address\n%s", w)
+				}
+			}
+			if released := a.del(now); len(released) != 1 {
+				w.Errorf("the DEL of the last sandbox gave %v back", released)
+			}
+		})
+	}
+}
+
+func TestGCKeepsWhatOneOfSeveralSandboxesHas(t *testing.T) {
+	history(t, func(w *world) {
+		a := w.node("a")
+		p := pool("p", 0, "10.0.0.0-10.0.0.15")
+		web := w.pod("web-0", a)
+		old, now := a.add(web, p), a.add(web, p)
+		for _, valid := range []string{now.id, "none"} {
+			released, err := a.ReleaseInvalid("net", func(container, _ string) bool { return container == valid })
+			if want := valid == "none"; err != nil || len(released) > 0 != want {
+				w.Errorf("with %s valid, of %s and %s, GC gave %v back, %v", valid, old.id, now.id, released, err)
+			}
+		}
+	})
+}
+
 func TestLateDelOfEarlierPodChangesNothing(t *testing.T) {
 	history(t, func(w *world) {
 		a := w.node("a")

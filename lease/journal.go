@@ -46,6 +46,9 @@ type Entry struct {
 	Namespace string `json:"namespace,omitempty"`
 	Pod       string `json:"pod,omitempty"`
 	Network   string `json:"network,omitempty"`
+	// Others are sandboxes of the pod that have asked for the address as well,
+	// before or late, and have not given it back.
+	Others []string `json:"others,omitempty"`
 	// Sticky is set when the pod is a StatefulSet's: the address is pinned
 	// to the identity {Namespace, Pod, Owner.Interface}.
 	Sticky bool `json:"sticky,omitempty"`
@@ -57,6 +60,17 @@ type Entry struct {
 // Identity returns for whom the address is pinned, if Sticky.
 func (e *Entry) Identity() Identity {
 	return Identity{Namespace: e.Namespace, Pod: e.Pod, Interface: e.Owner.Interface}
+}
+
+// without returns the sandboxes that have the address but for one.
+func (e *Entry) without(container string) []string {
+	var others []string
+	for _, c := range append([]string{e.Container}, e.Others...) {
+		if c != "" && c != container {
+			others = append(others, c)
+		}
+	}
+	return others
 }
 
 // Disk keeps the journal. The real one is a bbolt file; leasetest has one

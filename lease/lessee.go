@@ -343,8 +343,9 @@ func (l *Lessee) assign(r *Request, entries []Entry) ([]Entry, error) {
 		a := r.entry(e.Addr, Assigned, l.now(), e.Detail)
 		if e.Owner == r.Owner && e.State == Assigned {
 			a.Since, a.Sticky = e.Since, e.Sticky
+			a.Others = e.without(a.Container)
 			if a.Container == "" {
-				a.Container, a.Network = e.Container, e.Network
+				a.Container, a.Others, a.Network = e.Container, e.Others, e.Network
 			}
 		}
 		entries[i] = a
@@ -358,7 +359,8 @@ func (l *Lessee) assign(r *Request, entries []Entry) ([]Entry, error) {
 }
 
 func sameEntry(x, y *Entry) bool {
-	return x.State == y.State && x.Owner == y.Owner && x.Container == y.Container && x.Sticky == y.Sticky
+	return x.State == y.State && x.Owner == y.Owner && x.Container == y.Container &&
+		slices.Equal(x.Others, y.Others) && x.Sticky == y.Sticky
 }
 
 // idle ends the placement of addresses.
@@ -379,24 +381,23 @@ type Sandbox struct {
 // Release gives the addresses of a sandbox back, durably: a sticky one is
 // retained, others cool down. It never waits for the cluster, and succeeds
 // for what is not there: an address that has since gone to another sandbox,
-// also of the same pod, stays.
+// also of the same pod, stays. Where several sandboxes of a pod have asked for
+// an address, it stays until each of them has given it back: which of them
+// lives is not known here, because an ADD may come late. For the same reason
+// an address whose sandbox is not known, because the journal was lost or no
+// sandbox has asked for it yet, stays until its pod is gone
+// ([Lessee.ReleasePod]).
 func (l *Lessee) Release(s Sandbox) ([]Entry, error) {
-	return l.releaseIf(func(e *Entry) bool {
-		if e.Owner.Interface != s.Owner.Interface {
-			return false
-		}
-		if e.Container == "" {
-			return s.Owner.PodUID != "" && e.Owner.PodUID == s.Owner.PodUID
-		}
-		return e.Container == s.Container
+	return l.releaseIf(func(e *Entry, container string) bool {
+		return e.Owner.Interface == s.Owner.Interface && container != "" && container == s.Container
 	})
 }
 
 // ReleaseInvalid gives back what sandboxes of the network hold that valid
 // does not name (CNI spec, GC).
 func (l *Lessee) ReleaseInvalid(network string, valid func(container, ifname string) bool) ([]Entry, error) {
-	return l.releaseIf(func(e *Entry) bool {
-		return e.Network == network && e.Container != "" && !valid(e.Container, e.Owner.Interface)
+	return l.releaseIf(func(e *Entry, container string) bool {
+		return e.Network == network && container != "" && !valid(container, e.Owner.Interface)
 	})
 }
 
@@ -404,16 +405,31 @@ func (l *Lessee) ReleaseInvalid(network string, valid func(container, ifname str
 // more. The caller is certain of that: by a quorum read the name belongs to
 // no pod or to one with another UID.
 func (l *Lessee) ReleasePod(uid string) ([]Entry, error) {
-	return l.releaseIf(func(e *Entry) bool { return e.Owner.PodUID == uid })
+	return l.releaseIf(func(e *Entry, _ string) bool { return e.Owner.PodUID == uid })
 }
 
-func (l *Lessee) releaseIf(match func(*Entry) bool) ([]Entry, error) {
+// releaseIf gives back what no sandbox has any more once those that match are
+// gone. It returns the entries as they were.
+func (l *Lessee) releaseIf(match func(e *Entry, container string) bool) ([]Entry, error) {
 	l.mu.Lock()
 	var released []Entry
 	for _, e := range l.entries {
 		given := e.State == Placing && e.Container == "" // back already
-		if (e.State != Assigned && e.State != Placing) || given || l.busy[e.Addr] || !match(&e) {
+		if (e.State != Assigned && e.State != Placing) || given {
 			continue
+		}
+		sandboxes := append([]string{e.Container}, e.Others...)
+		left := slices.DeleteFunc(slices.Clone(sandboxes), func(c string) bool { return match(&e, c) })
+		if len(left) == len(sandboxes) {
+			continue
+		}
+		if len(left) > 0 {
+			e.Container, e.Others = left[0], left[1:]
+			l.set(e)
+			continue
+		}
+		if l.busy[e.Addr] {
+			continue // a later sandbox of the pod is about to get it
 		}
 		released = append(released, e)
 		switch {
@@ -424,7 +440,7 @@ func (l *Lessee) releaseIf(match func(*Entry) bool) ([]Entry, error) {
 		default:
 			e.State = Cooling
 		}
-		e.Since, e.Container = l.now(), ""
+		e.Since, e.Container, e.Others = l.now(), "", nil
 		l.set(e)
 	}
 	l.mu.Unlock()
@@ -445,5 +461,6 @@ func (l *Lessee) Has(s Sandbox, addr netip.Addr) bool {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	e, ok := l.entries[addr]
-	return ok && e.State == Assigned && e.Owner.Interface == s.Owner.Interface && e.Container == s.Container
+	return ok && e.State == Assigned && e.Owner.Interface == s.Owner.Interface &&
+		(e.Container == s.Container || slices.Contains(e.Others, s.Container))
 }

@@ -3,6 +3,7 @@ package lease_test
 import (
 	"slices"
 	"testing"
+	"time"
 
 	"github.com/holdfast-ipam/holdfast/lease"
 )
@@ -33,6 +34,28 @@ func TestLeaseThatNoWatchEverShowedIsFoundToHaveEnded(t *testing.T) {
 		b.tidy()
 		if e, ok := b.entry(first.addrs[0]); ok {
 			w.Errorf("the journal of b still says %v", e)
+		}
+	})
+}
+
+// Whether the DEL is for the sandbox that lives, nothing tells.
+func TestDelAfterALostJournalGivesNothingBackBeforeThePodIsGone(t *testing.T) {
+	history(t, func(w *world) {
+		a := w.node("a")
+		p := pool("p", 0, "10.0.0.0-10.0.0.15")
+		web := w.pod("web-0", a)
+		old, now := a.add(web, p), a.add(web, p)
+		a.disk.Replace()
+		a.boot()
+		inUse := []lease.Entry{{Addr: now.addrs[0], State: lease.Assigned, Owner: web.owner(), Namespace: namespace, Pod: web.name}}
+		if err := a.Start(a.blocks(), true, inUse, time.Minute); err != nil {
+			w.Fatal(err)
+		}
+		if released := a.del(old); len(released) != 0 {
+			w.Errorf("the DEL of an old sandbox gave %v back", released)
+		}
+		if released, err := a.ReleasePod(web.uid); err != nil || len(released) != 1 {
+			w.Errorf("the end of the pod gave %v back, %v", released, err)
 		}
 	})
 }

@@ -170,5 +170,6 @@ func (o *openDisk) sync(write DiskWrite) error {
 func cloneEntry(e lease.Entry) lease.Entry {
 	e.Since = e.Since.Round(0)
 	e.Detail = json.RawMessage(slices.Clone(e.Detail))
+	e.Others = slices.Clone(e.Others)
 	return e
 }

@@ -57,6 +57,7 @@ func entry(addr string) lease.Entry {
 		Namespace: "default",
 		Pod:       "web-0",
 		Network:   "macvlan-ens192",
+		Others:    []string{"decaf"},
 		Sticky:    true,
 		Detail:    json.RawMessage(`{"pool":"test","prefix":"192.0.2.7/24"}`),
 	}
