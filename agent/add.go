@@ -45,7 +45,7 @@ func (a *Agent) add(ctx context.Context, q *cni.AddRequest) (*cni.AddResult, err
 		}
 	}
 	a.endpoints.enqueue(q.Pod.Namespace, q.Pod.Name)
-	return addResult(entries)
+	return a.addResult(entries)
 }
 
 // assign finds out whose address it is and from which pools, and gets one. A
@@ -99,8 +99,12 @@ func (a *Agent) choose(pod *corev1.Pod, q *cni.AddRequest) (selection.Selection,
 	if err != nil {
 		return selection.Selection{}, err
 	}
+	node := a.nodes.get()
+	if node == nil || string(node.UID) != a.node.UID {
+		return selection.Selection{}, fmt.Errorf("node %s has no object with UID %s any more: the agent starts anew within a minute", a.options.NodeName, a.node.UID)
+	}
 	chosen, err := selection.Select(selection.Input{
-		Pod: pod, Namespace: namespace, Node: a.nodes.get(), Interface: q.Interface,
+		Pod: pod, Namespace: namespace, Node: node, Interface: q.Interface,
 		Pools:       a.pools,
 		DefaultIPv4: q.DefaultIPv4Pools, DefaultIPv6: q.DefaultIPv6Pools,
 		EnableIPv4: a.config.EnableIPv4, EnableIPv6: a.config.EnableIPv6,
@@ -133,9 +137,15 @@ func (a *Agent) identify(pod *corev1.Pod, q *cni.AddRequest) lease.Request {
 }
 
 // addResult turns journal entries into the answer of ADD.
-func addResult(entries []lease.Entry) (*cni.AddResult, error) {
+func (a *Agent) addResult(entries []lease.Entry) (*cni.AddResult, error) {
 	result := &cni.AddResult{}
 	for _, e := range entries {
+		if e.Detail == nil { // it was in use when the journal was lost
+			e.Detail = a.pools.detailOf(e.Addr)
+		}
+		if e.Detail == nil {
+			return nil, fmt.Errorf("no pool has %s, which the pod had when the journal was lost, any more: create its SpiderIPPool again or delete the pod", e.Addr)
+		}
 		d, err := cluster.DecodeDetail(e.Detail)
 		if err != nil {
 			return nil, fmt.Errorf("journal entry of %s: %w", e.Addr, err)

@@ -64,6 +64,8 @@ type Agent struct {
 	upkeep     *upkeep
 	endpoints  *endpoints
 	metrics    *metrics
+	// complete marks a journal that was lost as rebuilt.
+	complete func() error
 	// learned is set when the lessee knows the leases this node began with.
 	learned atomic.Bool
 	// preparing are the placements under way ahead of their ADD.
@@ -88,6 +90,7 @@ func Run(ctx context.Context, rc *rest.Config, o Options, c Config, log *slog.Lo
 	if notice := disk.Notice(); notice != nil {
 		log.Warn("the journal was set aside", "err", notice)
 	}
+	a.complete = disk.Complete
 	err = a.work(ctx, disk, fresh)
 	return errors.Join(err, disk.Close())
 }

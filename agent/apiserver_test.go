@@ -86,6 +86,7 @@ func (s *realServer) agent(t *testing.T, node string, clock *testTime) *Agent {
 	a := &Agent{
 		options: Options{NodeName: node, Namespace: "kube-system"}, config: DefaultConfig(),
 		log: slog.New(slog.NewTextHandler(t.Output(), nil)), now: clock.now, metrics: newMetrics(),
+		complete: func() error { return nil },
 	}
 	if err := a.connect(s.config); err != nil {
 		t.Fatal(err)

@@ -2,13 +2,11 @@ package agent
 
 import (
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"net/netip"
 	"time"
 
-	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
 	"github.com/holdfast-ipam/holdfast/agent/cluster"
@@ -16,10 +14,6 @@ import (
 	"github.com/holdfast-ipam/holdfast/crds/holdfast/v1alpha1"
 	"github.com/holdfast-ipam/holdfast/lease"
 )
-
-// quarantine is how long an address that a lost journal may have assigned
-// stays unused, when neither a pod's status nor an endpoint names it.
-const quarantine = 10 * time.Minute
 
 // lostPeriod is how often blocks are looked for that the watch should have.
 const lostPeriod = 30 * time.Second
@@ -66,7 +60,7 @@ func (a *Agent) learn(ctx context.Context, lost bool) error {
 	}
 	var inUse []lease.Entry
 	if lost && len(blocks) > 0 {
-		if inUse, err = a.recollect(ctx); err != nil {
+		if inUse, err = a.recollect(ctx, blocks); err != nil {
 			return err
 		}
 		a.log.Warn("the journal is lost: addresses in doubt stay unused for a while",
@@ -75,46 +69,13 @@ func (a *Agent) learn(ctx context.Context, lost bool) error {
 	if err := a.lessee.Start(blocks, lost, inUse, quarantine); err != nil {
 		return err
 	}
+	if lost {
+		if err := a.complete(); err != nil {
+			return err
+		}
+	}
 	a.learned.Store(true)
 	return nil
-}
-
-// recollect returns what endpoints and the status of this node's pods tell
-// about addresses in use.
-func (a *Agent) recollect(ctx context.Context) ([]lease.Entry, error) {
-	var inUse []lease.Entry
-	for _, pod := range a.pods.informer.All() {
-		if pod.Spec.HostNetwork {
-			continue
-		}
-		known := map[netip.Addr]bool{}
-		ep, err := a.cluster.Endpoint(ctx, pod.Namespace, pod.Name)
-		if err != nil && ignoreNotFound(err) != nil {
-			return nil, err
-		}
-		if err == nil && ep.PodUID == string(pod.UID) {
-			for _, e := range ep.Addresses {
-				known[e.Addr] = true
-				inUse = append(inUse, a.recollected(pod, e.Interface, e.Addr, e.Detail))
-			}
-		}
-		for _, ip := range pod.Status.PodIPs {
-			if addr, err := netip.ParseAddr(ip.IP); err == nil && !known[addr] {
-				inUse = append(inUse, a.recollected(pod, "eth0", addr, a.pools.detailOf(addr)))
-			}
-		}
-	}
-	return inUse, nil
-}
-
-// recollected returns the entry of an address whose sandbox is not known.
-func (a *Agent) recollected(pod *corev1.Pod, ifname string, addr netip.Addr, detail json.RawMessage) lease.Entry {
-	return lease.Entry{
-		Addr: addr, State: lease.Assigned, Since: a.now(),
-		Owner:     lease.Owner{PodUID: uidOf(pod), Interface: ifname},
-		Namespace: pod.Namespace, Pod: pod.Name,
-		Sticky: a.config.EnableStatefulSet && ownedByStatefulSet(pod), Detail: detail,
-	}
 }
 
 // watchBlocks hands what the watch reports to the lessee. A block that the

@@ -19,6 +19,9 @@ func keyFormat() []byte     { return []byte("format") }
 func keyNode() []byte       { return []byte("nodeUID") }
 func keyTally() []byte      { return []byte("tally") }
 
+// keyFresh is there as long as nobody has said that the journal is complete.
+func keyFresh() []byte { return []byte("fresh") }
+
 // The reasons to set a file aside that is a sound database.
 var (
 	errOtherNode = errors.New("it belongs to another node UID: the Node object was created again, and leases under its old UID are not ours")
@@ -47,19 +50,21 @@ func NodeUID(path string) (uid string, err error) {
 	return uid, err
 }
 
-// read returns the entries of the file at path, or why it is not to be used.
-func read(path, nodeUID string) (all []lease.Entry, err error) {
+// read returns the entries of the file at path and whether there may have been
+// more, or why it is not to be used.
+func read(path, nodeUID string) (all []lease.Entry, fresh bool, err error) {
 	err = view(path, func(tx *bbolt.Tx) error {
 		if err := checkMeta(tx, nodeUID); err != nil {
 			return err
 		}
 		all, err = entries(tx)
+		fresh = tx.Bucket(bucketMeta()).Get(keyFresh()) != nil
 		return err
 	})
 	if err != nil {
-		return nil, err
+		return nil, false, err
 	}
-	return all, nil
+	return all, fresh, nil
 }
 
 // view runs f on the file at path, which may be damaged, and changes nothing.
@@ -132,7 +137,7 @@ func guarded(f func() error) (err error) {
 
 // create makes a journal of the entries, complete before it takes its place
 // at path.
-func create(path, nodeUID string, kept []lease.Entry) (*bbolt.DB, error) {
+func create(path, nodeUID string, kept []lease.Entry, fresh bool) (*bbolt.DB, error) {
 	next := path + ".new"
 	if err := os.Remove(next); err != nil && !errors.Is(err, os.ErrNotExist) {
 		return nil, fmt.Errorf("create %s: remove what an earlier start left: %w", next, err)
@@ -141,7 +146,7 @@ func create(path, nodeUID string, kept []lease.Entry) (*bbolt.DB, error) {
 	if err != nil {
 		return nil, fmt.Errorf("create %s: %w", next, err)
 	}
-	err = db.Update(func(tx *bbolt.Tx) error { return fill(tx, nodeUID, kept) })
+	err = db.Update(func(tx *bbolt.Tx) error { return fill(tx, nodeUID, kept, fresh) })
 	if err == nil {
 		err = os.Rename(next, path)
 	}
@@ -154,7 +159,7 @@ func create(path, nodeUID string, kept []lease.Entry) (*bbolt.DB, error) {
 	return db, nil
 }
 
-func fill(tx *bbolt.Tx, nodeUID string, kept []lease.Entry) error {
+func fill(tx *bbolt.Tx, nodeUID string, kept []lease.Entry, fresh bool) error {
 	meta, err := tx.CreateBucket(bucketMeta())
 	if err != nil {
 		return err
@@ -166,6 +171,9 @@ func fill(tx *bbolt.Tx, nodeUID string, kept []lease.Entry) error {
 		meta.Put(keyFormat(), []byte(format)),
 		meta.Put(keyNode(), []byte(nodeUID)),
 		meta.Put(keyTally(), new(tally).encode()))
+	if fresh {
+		err = errors.Join(err, meta.Put(keyFresh(), []byte("yes")))
+	}
 	if err != nil {
 		return err
 	}

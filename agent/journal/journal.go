@@ -80,6 +80,17 @@ func (b *book) apply(puts []lease.Entry, drops []netip.Addr) error {
 	return nil
 }
 
+// Complete says that a fresh journal now has all there is to know of earlier
+// assignments, durably: the next [Open] finds it not fresh any more. For one
+// that is not fresh it changes nothing.
+func (j *Journal) Complete() error {
+	err := j.db.Update(func(tx *bbolt.Tx) error { return tx.Bucket(bucketMeta()).Delete(keyFresh()) })
+	if err != nil {
+		return fmt.Errorf("complete journal %s: %w", j.path, err)
+	}
+	return nil
+}
+
 // Notice returns what [Open] set aside, or nil. It is for the log: the
 // journal is in order.
 func (j *Journal) Notice() *SetAsideError { return j.notice }

@@ -33,8 +33,8 @@ func reopened(t *testing.T, path string) *Journal {
 	if err := os.WriteFile(copied, content, 0o600); err != nil {
 		t.Fatal(err)
 	}
-	j, fresh := opened(t, copied, nodeUID)
-	if fresh {
+	j, _ := opened(t, copied, nodeUID)
+	if j.Notice() != nil {
 		t.Errorf("the journal was not found again: %v", j.Notice())
 	}
 	return j
@@ -75,7 +75,7 @@ func TestJournalIsADisk(t *testing.T) {
 	})
 }
 
-func TestJournalIsFreshOnlyWhenCreated(t *testing.T) {
+func TestJournalIsFreshFromItsCreationUntilItIsComplete(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "not", "there", "journal.db")
 	j, fresh := opened(t, path, nodeUID)
 	if !fresh || j.Notice() != nil {
@@ -84,13 +84,20 @@ func TestJournalIsFreshOnlyWhenCreated(t *testing.T) {
 	if err := j.Write([]lease.Entry{entry(1)}, nil); err != nil {
 		t.Fatal(err)
 	}
-	closed(t, j)
-	j, fresh = opened(t, path, nodeUID)
-	if fresh || j.Notice() != nil {
-		t.Errorf("opened again: fresh %t, notice %v", fresh, j.Notice())
-	}
-	if all, err := j.Load(); err != nil || len(all) != 1 {
-		t.Errorf("opened again: %v, %v", all, err)
+	for _, complete := range []bool{false, true, true} {
+		if complete {
+			if err := j.Complete(); err != nil {
+				t.Fatal(err)
+			}
+		}
+		closed(t, j)
+		j, fresh = opened(t, path, nodeUID)
+		if fresh == complete || j.Notice() != nil {
+			t.Errorf("complete %t and opened again: fresh %t, notice %v", complete, fresh, j.Notice())
+		}
+		if all, err := j.Load(); err != nil || len(all) != 1 {
+			t.Errorf("opened again: %v, %v", all, err)
+		}
 	}
 }
 
@@ -108,9 +115,9 @@ func TestJournalOfAnotherNodeUIDIsSetAside(t *testing.T) {
 	if all, err := j.Load(); err != nil || len(all) != 0 {
 		t.Errorf("entries of the other UID: %v, %v", all, err)
 	}
-	kept, fresh := opened(t, j.Notice().To, "another-uid")
-	if all, err := kept.Load(); fresh || err != nil || len(all) != 1 {
-		t.Errorf("the file set aside: fresh %t, %v, %v", fresh, all, err)
+	kept, _ := opened(t, j.Notice().To, "another-uid")
+	if all, err := kept.Load(); err != nil || len(all) != 1 {
+		t.Errorf("the file set aside: %v, %v", all, err)
 	}
 }
 

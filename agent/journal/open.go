@@ -35,9 +35,10 @@ func (e *SetAsideError) Error() string {
 func (e *SetAsideError) Unwrap() error { return e.Err }
 
 // Open opens the journal at path for the node with the UID, or creates it
-// with its directory. fresh says that the journal knows nothing of earlier
-// assignments, because it was created now: addresses leased to the node must
-// count as taken until something else says that they are free.
+// with its directory. fresh says that the journal does not know of earlier
+// assignments, because it was created now or by an agent that ended before it
+// called [Journal.Complete]: addresses leased to the node must count as taken
+// until something else says that they are free.
 //
 // A file that cannot be read in full, has another format, or belongs to
 // another node UID is set aside beside path, a fresh journal takes its place,
@@ -97,10 +98,11 @@ func hold(path string, wait time.Duration) (*os.File, error) {
 // pages, the keys of its inner pages) would otherwise break later writes.
 func openHeld(path, nodeUID string) (*Journal, bool, error) {
 	j := &Journal{path: path}
-	kept, err := read(path, nodeUID)
-	fresh := errors.Is(err, os.ErrNotExist)
+	kept, fresh, err := read(path, nodeUID)
 	switch {
-	case err == nil || fresh:
+	case err == nil:
+	case errors.Is(err, os.ErrNotExist):
+		fresh = true
 	case environmental(err):
 		return nil, false, err
 	default:
@@ -109,7 +111,7 @@ func openHeld(path, nodeUID string) (*Journal, bool, error) {
 			return nil, false, err
 		}
 	}
-	if j.db, err = create(path, nodeUID, kept); err != nil {
+	if j.db, err = create(path, nodeUID, kept, fresh); err != nil {
 		return nil, false, err
 	}
 	return j, fresh, nil

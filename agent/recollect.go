@@ -1,0 +1,124 @@
+package agent
+
+import (
+	"cmp"
+	"context"
+	"net/netip"
+	"slices"
+	"time"
+
+	corev1 "k8s.io/api/core/v1"
+
+	"github.com/holdfast-ipam/holdfast/lease"
+)
+
+// quarantine is how long an address that a lost journal may have assigned
+// stays unused, when neither a pod's status nor an endpoint names it.
+const quarantine = 10 * time.Minute
+
+// recollection is an address that something tells a pod has.
+type recollection struct {
+	entry lease.Entry
+	// status is set when the pod's status tells, and version is that of the
+	// endpoint which does.
+	status  bool
+	version string
+}
+
+// recollect returns what endpoints and the status of this node's pods tell
+// about addresses in use, for a node that leases in blocks and has lost its
+// journal. A pinned address is its identity's alone. Of several pods that are
+// told to have one address, because an endpoint stays as it is when its pod
+// gives an address back, the one whose status says so has it, or the one whose
+// endpoint was written last.
+func (a *Agent) recollect(ctx context.Context, blocks []lease.Block) ([]lease.Entry, error) {
+	var all []recollection
+	for _, pod := range a.pods.informer.All() {
+		if pod.Spec.HostNetwork {
+			continue
+		}
+		told, err := a.toldOf(ctx, pod)
+		if err != nil {
+			return nil, err
+		}
+		all = append(all, told...)
+	}
+	all = slices.DeleteFunc(all, func(r recollection) bool { return !fits(&r.entry, blocks) })
+	slices.SortStableFunc(all, worthMore)
+	known := map[netip.Addr]bool{}
+	var inUse []lease.Entry
+	for _, r := range all {
+		if !known[r.entry.Addr] {
+			known[r.entry.Addr] = true
+			inUse = append(inUse, r.entry)
+		}
+	}
+	return inUse, nil
+}
+
+// toldOf returns the addresses that the pod's endpoint and status tell of.
+func (a *Agent) toldOf(ctx context.Context, pod *corev1.Pod) ([]recollection, error) {
+	status := map[netip.Addr]bool{}
+	for _, ip := range pod.Status.PodIPs {
+		if addr, err := netip.ParseAddr(ip.IP); err == nil {
+			status[addr] = true
+		}
+	}
+	var told []recollection
+	ep, err := a.cluster.Endpoint(ctx, pod.Namespace, pod.Name)
+	if err != nil && ignoreNotFound(err) != nil {
+		return nil, err
+	}
+	if err == nil && ep.PodUID == string(pod.UID) {
+		for _, e := range ep.Addresses {
+			told = append(told, recollection{a.recollected(pod, e.Interface, e.Addr), status[e.Addr], ep.Version})
+			told[len(told)-1].entry.Detail = e.Detail
+			delete(status, e.Addr)
+		}
+	}
+	for addr := range status {
+		r := recollection{entry: a.recollected(pod, "eth0", addr), status: true}
+		r.entry.Detail = a.pools.detailOf(addr)
+		told = append(told, r)
+	}
+	return told, nil
+}
+
+// recollected returns the entry of an address whose sandbox is not known.
+func (a *Agent) recollected(pod *corev1.Pod, ifname string, addr netip.Addr) lease.Entry {
+	return lease.Entry{
+		Addr: addr, State: lease.Assigned, Since: a.now(),
+		Owner:     lease.Owner{PodUID: uidOf(pod), Interface: ifname},
+		Namespace: pod.Namespace, Pod: pod.Name,
+		Sticky: a.config.EnableStatefulSet && ownedByStatefulSet(pod),
+	}
+}
+
+// fits reports whether the pins of the blocks allow that the entry's pod has
+// its address.
+func fits(e *lease.Entry, blocks []lease.Block) bool {
+	for i := range blocks {
+		if blocks[i].Prefix().Contains(e.Addr) {
+			pin, pinned := blocks[i].PinAt(e.Addr)
+			return pinned == e.Sticky && (!pinned || pin.Identity == e.Identity())
+		}
+	}
+	return false // not leased here
+}
+
+// worthMore orders what is told of one address, the best first. Versions of
+// one kind of object are decimal numbers that grow (KEP-5504).
+func worthMore(x, y recollection) int {
+	return cmp.Or(
+		x.entry.Addr.Compare(y.entry.Addr),
+		-cmp.Compare(rank(x.status), rank(y.status)),
+		-cmp.Compare(len(x.version), len(y.version)),
+		-cmp.Compare(x.version, y.version))
+}
+
+func rank(status bool) int {
+	if status {
+		return 1
+	}
+	return 0
+}
