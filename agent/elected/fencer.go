@@ -193,7 +193,7 @@ func (f *Fencer) look(ctx context.Context, lessee lease.Node) (held map[netip.Ad
 	}
 	held = make(map[netip.Addr]bool)
 	for i := range pods {
-		if err := holdings(ctx, f.Cluster, &pods[i], successor, held); err != nil {
+		if err := f.holdings(ctx, &pods[i], successor, held); err != nil {
 			return nil, true, err
 		}
 	}
@@ -207,13 +207,15 @@ var errUnknownAddresses = errors.New("a pod is still bound to the node that is g
 
 // holdings adds the addresses that the pod may have to held. successor is the
 // Node that bears the name of the one that is gone, nil if there is none. A
-// pod whose addresses are not known may have any, unless it is younger than
-// the successor and so was never on the other node.
-func holdings(ctx context.Context, c lease.Cluster, pod *corev1.Pod, successor *corev1.Node, held map[netip.Addr]bool) error {
+// pod whose addresses are not known may have any, unless the agent of the node
+// that is gone had ended by the time it was created: an agent that has not
+// noticed that its Node is another one serves the pods of that one too, for
+// less than a hold-down.
+func (f *Fencer) holdings(ctx context.Context, pod *corev1.Pod, successor *corev1.Node, held map[netip.Addr]bool) error {
 	if pod.Spec.HostNetwork || cluster.Finished(pod) {
 		return nil
 	}
-	e, err := c.Endpoint(ctx, pod.Namespace, pod.Name)
+	e, err := f.Cluster.Endpoint(ctx, pod.Namespace, pod.Name)
 	if err != nil && !errors.Is(err, lease.ErrNotFound) {
 		return fmt.Errorf("read endpoint %s/%s: %w", pod.Namespace, pod.Name, err)
 	}
@@ -231,7 +233,7 @@ func holdings(ctx context.Context, c lease.Cluster, pod *corev1.Pod, successor *
 			known = known || pod.Annotations[nadv1.NetworkAttachmentAnnot] == ""
 		}
 	}
-	if known || successor != nil && !pod.CreationTimestamp.Before(&successor.CreationTimestamp) {
+	if known || successor != nil && pod.CreationTimestamp.Sub(successor.CreationTimestamp.Time) >= f.HoldDown {
 		return nil
 	}
 	return fmt.Errorf("pod %s/%s: %w", pod.Namespace, pod.Name, errUnknownAddresses)

@@ -85,8 +85,13 @@ func TestPodBoundToTheNodeHoldsItsAddresses(t *testing.T) {
 
 			successor: nodeOf("b"), unknown: true,
 		}, {
-			claim: "the pod was bound to the successor",
+			claim: "the pod was bound to the successor, before the other agent had noticed",
 			pod:   corev1.Pod{ObjectMeta: metav1.ObjectMeta{Name: "a", CreationTimestamp: metav1.NewTime(time.Unix(1001, 0))}},
+
+			successor: nodeOf("b"), unknown: true,
+		}, {
+			claim: "the pod was bound to the successor a hold-down later",
+			pod:   corev1.Pod{ObjectMeta: metav1.ObjectMeta{Name: "a", CreationTimestamp: metav1.NewTime(time.Unix(1060, 0))}},
 
 			successor: nodeOf("b"),
 		}, {
@@ -110,7 +115,7 @@ func TestPodBoundToTheNodeHoldsItsAddresses(t *testing.T) {
 	} {
 		test.pod.Namespace = "default"
 		held := map[netip.Addr]bool{}
-		err := holdings(t.Context(), c, &test.pod, test.successor, held)
+		err := (&Fencer{Cluster: c, HoldDown: time.Minute}).holdings(t.Context(), &test.pod, test.successor, held)
 		if errors.Is(err, errUnknownAddresses) != test.unknown || err != nil && !test.unknown {
 			t.Errorf("%s: %v, want unknown %v", test.claim, err, test.unknown)
 		}
