@@ -33,6 +33,7 @@ func faults() []fault {
 		{4, onLine("line cut", cut)},
 		{3, onLine("line lossy", lossy)},
 		{2, onLine("line silent", silent)},
+		{10, delayRequests},
 		{3, pauseServer},
 		{1, killServer},
 	}
@@ -212,6 +213,24 @@ func onLine(what string, state lineState) func(context.Context, *world, *rand.Ra
 		n.line.become(whole)
 		w.ledger.remark(n.name, "the line is whole again")
 	}
+}
+
+// delayRequests has what one agent asks within a moment arrive long after the
+// agent has lost the connection it asked by, and has asked again: updates land
+// late.
+func delayRequests(ctx context.Context, w *world, dice *rand.Rand) {
+	n := w.nodes[dice.IntN(len(w.nodes))]
+	if !n.line.fault.TryLock() {
+		return
+	}
+	defer n.line.fault.Unlock()
+	moment, delay := between(dice, 50*time.Millisecond, 3*time.Second), between(dice, 100*time.Millisecond, 10*time.Second)
+	w.tally.fault("line late")
+	w.ledger.remark(n.name, "what it asks within %s arrives %s late", moment, delay)
+	n.line.becomeFor(late, delay)
+	pause(ctx, moment)
+	n.line.become(whole)
+	w.ledger.remark(n.name, "the line is whole again")
 }
 
 // pauseServer stops the API server: requests hang.

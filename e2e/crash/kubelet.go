@@ -64,7 +64,7 @@ func (p *pod) add(s *sandbox, limit time.Duration) error {
 	ctx, cancel := context.WithTimeout(s.life, limit)
 	defer cancel()
 	p.world.tally.add("ADD")
-	act := p.dice.IntN(50)
+	act := p.dice.IntN(150)
 	if act == 0 {
 		p.node.inTheAct(between(p.dice, 0, 20*time.Millisecond))
 	}

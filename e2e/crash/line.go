@@ -7,6 +7,7 @@ import (
 	"io"
 	"net"
 	"sync"
+	"time"
 )
 
 // line is a node's own way to the API server: a proxy of TCP connections that
@@ -19,10 +20,20 @@ type line struct {
 
 	mu    sync.Mutex
 	state lineState
+	// delay is how much later what is sent while the state is late arrives.
+	delay time.Duration
 	// changed is closed when state changes.
 	changed chan struct{}
 	conns   map[net.Conn]bool
 }
+
+const (
+	// lateGather is how long a connection that is about to break goes on
+	// taking a request: headers and body come one after the other.
+	lateGather = 20 * time.Millisecond
+	// lateLinger is how long the API server has for a request that came late.
+	lateLinger = 2 * time.Second
+)
 
 type lineState int
 
@@ -36,6 +47,9 @@ const (
 	// lossy: requests arrive, and every connection breaks before an answer
 	// does.
 	lossy
+	// late: who sends something loses the connection at once, and what was
+	// sent arrives when the sender has long asked again by another one.
+	late
 )
 
 // newLine listens on the loopback interface.
@@ -65,16 +79,19 @@ func (l *line) serve(ctx context.Context) {
 			return
 		}
 		if err == nil {
-			carried.Go(func() { l.carry(conn) })
+			carried.Go(func() { l.carry(ctx, conn) })
 		}
 	}
 }
 
 // become changes the state. A line that is cut loses what is under way.
-func (l *line) become(s lineState) {
+func (l *line) become(s lineState) { l.becomeFor(s, 0) }
+
+// becomeFor is become with the delay of a line that is late.
+func (l *line) becomeFor(s lineState, delay time.Duration) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	l.state = s
+	l.state, l.delay = s, delay
 	close(l.changed)
 	l.changed = make(chan struct{})
 	if s == cut {
@@ -106,7 +123,7 @@ func (l *line) drop(conns ...net.Conn) {
 }
 
 // carry connects an agent's connection with the API server until either ends.
-func (l *line) carry(agent net.Conn) {
+func (l *line) carry(ctx context.Context, agent net.Conn) {
 	if !l.keep(agent) {
 		return
 	}
@@ -116,41 +133,74 @@ func (l *line) carry(agent net.Conn) {
 		return
 	}
 	var both sync.WaitGroup
-	both.Go(func() { l.pump(server, agent, false); l.drop(agent, server) })
-	both.Go(func() { l.pump(agent, server, true); l.drop(agent, server) })
+	both.Go(func() {
+		defer l.drop(server)
+		defer l.drop(agent)
+		if sent, delay := l.pump(server, agent, false); delay > 0 {
+			l.deliver(ctx, server, agent, sent, delay)
+		}
+	})
+	both.Go(func() {
+		defer l.drop(agent) // and with it the other direction ends
+		l.pump(agent, server, true)
+	})
 	both.Wait()
 }
 
-// pump copies in one direction until the connection breaks.
-func (l *line) pump(to io.Writer, from io.Reader, answers bool) {
+// pump copies in one direction until the connection breaks. What was sent by a
+// line that is late, it returns with the delay.
+func (l *line) pump(to io.Writer, from io.Reader, answers bool) (sent []byte, delay time.Duration) {
 	buffer := make([]byte, 32<<10)
 	for {
 		n, err := from.Read(buffer)
-		if n > 0 && l.passes(answers) {
+		if n > 0 {
+			passes, delay := l.passes(answers)
+			if delay > 0 {
+				return buffer[:n], delay
+			}
+			if !passes {
+				return nil, 0
+			}
 			_, err = to.Write(buffer[:n])
-		} else if n > 0 {
-			return
 		}
 		if err != nil {
-			return
+			return nil, 0
 		}
 	}
 }
 
 // passes waits while the line is silent, and reports whether it carries what
-// has come.
-func (l *line) passes(answer bool) bool {
+// has come, or how much later.
+func (l *line) passes(answer bool) (passes bool, delay time.Duration) {
 	for {
 		l.mu.Lock()
-		state, changed := l.state, l.changed
+		state, delay, changed := l.state, l.delay, l.changed
 		l.mu.Unlock()
 		switch {
 		case state == silent:
 			<-changed
-		case state == cut, state == lossy && answer:
-			return false
+		case state == late && !answer:
+			return false, delay
+		case state == whole, state == lossy && !answer:
+			return true, 0
 		default:
-			return true
+			return false, 0
 		}
+	}
+}
+
+// deliver breaks an agent's connection and hands what it sent to the API server
+// later.
+func (l *line) deliver(ctx context.Context, server, agent net.Conn, sent []byte, delay time.Duration) {
+	if agent.SetReadDeadline(time.Now().Add(lateGather)) == nil {
+		rest, _ := io.ReadAll(agent) // until the deadline, or it is gone already
+		sent = append(sent, rest...)
+	}
+	l.drop(agent)
+	if !pause(ctx, delay) {
+		return
+	}
+	if _, err := server.Write(sent); err == nil {
+		pause(ctx, lateLinger)
 	}
 }

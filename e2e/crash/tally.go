@@ -64,7 +64,7 @@ func (t *tally) line(living int) string {
 	defer t.mu.Unlock()
 	c, f := t.counts, t.faults
 	return fmt.Sprintf("%d sandboxes live; ADD %d, refused %d; DEL %d; kill -9 %d; SIGSTOP %d; lines broken %d; API server paused %d, restarted %d; nodes lost %d",
-		living, c["ADD"], c["ADD refused"], c["DEL"], f["kill -9"], f["SIGSTOP"], f["line cut"]+f["line lossy"]+f["line silent"], f["API server paused"], f["API server restarted"], f["nodes lost"])
+		living, c["ADD"], c["ADD refused"], c["DEL"], f["kill -9"], f["SIGSTOP"], f["line cut"]+f["line lossy"]+f["line silent"]+f["line late"], f["API server paused"], f["API server restarted"], f["nodes lost"])
 }
 
 // table is everything that was counted.
