@@ -3,8 +3,8 @@
 // plays StatefulSet controller, scheduler, kubelet and garbage collector
 // itself, asks the agents over their sockets for the addresses of a hundred
 // pods that come and go, and all the while kills agents (kill -9), stops them
-// (SIGSTOP), breaks or delays what they ask the API server, pauses and kills the API
-// server, and takes nodes away (faults.go, lost.go).
+// (SIGSTOP), breaks and delays what they ask the API server, pauses and kills
+// the API server, and takes nodes away (faults.go, lost.go).
 //
 // What is checked (check.go):
 //
