@@ -56,7 +56,7 @@ func (w *world) take(ctx context.Context, it item) error {
 			return err
 		}
 	}
-	wrong := w.await(ctx, it.limit, it.wrong)
+	wrong, last := w.await(ctx, it.limit, it.wrong)
 	if ctx.Err() != nil {
 		return ctx.Err()
 	}
@@ -68,18 +68,20 @@ func (w *world) take(ctx context.Context, it item) error {
 		return errBroken
 	}
 	w.ledger.expect(it.check, true, netip.Addr{}, "", "")
-	w.say("%s (after %.0f s)", it.check, time.Since(begun).Seconds())
+	w.say("%s (after %.0f s%s)", it.check, time.Since(begun).Seconds(), last)
 	return nil
 }
 
-// await asks what is wrong until nothing is, at most for so long.
-func (w *world) await(ctx context.Context, limit time.Duration, wrong func(context.Context) []string) []string {
+// await asks what is wrong until nothing is, at most for so long. It also
+// returns what was wrong last, for people who wonder what took so long.
+func (w *world) await(ctx context.Context, limit time.Duration, wrong func(context.Context) []string) (found []string, last string) {
 	deadline := time.Now().Add(limit)
 	for {
-		found := wrong(ctx)
+		found = wrong(ctx)
 		if len(found) == 0 || time.Now().After(deadline) || !pause(ctx, 500*time.Millisecond) {
-			return found
+			return found, last
 		}
+		last = ", the last to wait for: " + found[len(found)-1]
 	}
 }
 
@@ -144,7 +146,7 @@ func (w *world) fill(ctx context.Context) error {
 		}
 		// Pools that overlap are filled one after the other, or the pods of the
 		// first could take what the second's were counted for.
-		if wrong := w.await(ctx, fillLimit, w.waitingPods); len(wrong) > 0 {
+		if wrong, _ := w.await(ctx, fillLimit, w.waitingPods); len(wrong) > 0 {
 			return nil // the item will say so
 		}
 	}
