@@ -88,7 +88,7 @@ func (a *Agent) toldOf(ctx context.Context, pod *corev1.Pod) ([]recollection, er
 func (a *Agent) recollected(pod *corev1.Pod, ifname string, addr netip.Addr) lease.Entry {
 	return lease.Entry{
 		Addr: addr, State: lease.Assigned, Since: a.now(),
-		Owner:     lease.Owner{PodUID: uidOf(pod), Interface: ifname},
+		Owner: lease.Owner{PodUID: uidOf(pod), Interface: ifname}, Container: lease.UnknownSandbox,
 		Namespace: pod.Namespace, Pod: pod.Name,
 		Sticky: a.config.EnableStatefulSet && ownedByStatefulSet(pod),
 	}

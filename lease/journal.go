@@ -62,6 +62,10 @@ func (e *Entry) Identity() Identity {
 	return Identity{Namespace: e.Namespace, Pod: e.Pod, Interface: e.Owner.Interface}
 }
 
+// UnknownSandbox stands for the sandbox of an address that was in use when the
+// journal was lost. It is no container ID (CNI spec, "Parameters").
+const UnknownSandbox = "?"
+
 // without returns the sandboxes that have the address but for one.
 func (e *Entry) without(container string) []string {
 	var others []string

@@ -229,7 +229,8 @@ func (l *Lessee) Acquire(ctx context.Context, r Request) ([]Entry, error) {
 // Recall returns the addresses that the journal has for the owner of a
 // request, and makes them its sandbox's, durably. It never asks the cluster,
 // so it answers while the API server is away and before [Lessee.Start]. It
-// returns none for an owner that [Lessee.Acquire] has to be asked for. The
+// returns none for an owner that [Lessee.Acquire] has to be asked for, such as
+// one with an [UnknownSandbox], of whose addresses some may not be known. The
 // request needs no pools.
 func (l *Lessee) Recall(ctx context.Context, r Request) ([]Entry, error) {
 	if r.Owner.PodUID == "" {
@@ -250,7 +251,7 @@ func (l *Lessee) Recall(ctx context.Context, r Request) ([]Entry, error) {
 	}
 	l.mu.Unlock()
 	defer l.idle(got)
-	if len(got) == 0 {
+	if len(got) == 0 || slices.ContainsFunc(got, func(e Entry) bool { return e.Container == UnknownSandbox }) {
 		return nil, nil
 	}
 	r.Sticky = got[0].Sticky
@@ -384,12 +385,11 @@ type Sandbox struct {
 // also of the same pod, stays. Where several sandboxes of a pod have asked for
 // an address, it stays until each of them has given it back: which of them
 // lives is not known here, because an ADD may come late. For the same reason
-// an address whose sandbox is not known, because the journal was lost or no
-// sandbox has asked for it yet, stays until its pod is gone
-// ([Lessee.ReleasePod]).
+// an address that an [UnknownSandbox] has, or no sandbox yet, stays until its
+// pod is gone ([Lessee.ReleasePod]).
 func (l *Lessee) Release(s Sandbox) ([]Entry, error) {
 	return l.releaseIf(func(e *Entry, container string) bool {
-		return e.Owner.Interface == s.Owner.Interface && container != "" && container == s.Container
+		return e.Owner.Interface == s.Owner.Interface && container != "" && container != UnknownSandbox && container == s.Container
 	})
 }
 
@@ -397,7 +397,7 @@ func (l *Lessee) Release(s Sandbox) ([]Entry, error) {
 // does not name (CNI spec, GC).
 func (l *Lessee) ReleaseInvalid(network string, valid func(container, ifname string) bool) ([]Entry, error) {
 	return l.releaseIf(func(e *Entry, container string) bool {
-		return e.Network == network && container != "" && !valid(container, e.Owner.Interface)
+		return e.Network == network && container != "" && container != UnknownSandbox && !valid(container, e.Owner.Interface)
 	})
 }
 

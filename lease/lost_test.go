@@ -47,15 +47,43 @@ func TestDelAfterALostJournalGivesNothingBackBeforeThePodIsGone(t *testing.T) {
 		old, now := a.add(web, p), a.add(web, p)
 		a.disk.Replace()
 		a.boot()
-		inUse := []lease.Entry{{Addr: now.addrs[0], State: lease.Assigned, Owner: web.owner(), Namespace: namespace, Pod: web.name}}
+		inUse := []lease.Entry{{Addr: now.addrs[0], State: lease.Assigned, Owner: web.owner(), Container: lease.UnknownSandbox, Namespace: namespace, Pod: web.name}}
 		if err := a.Start(a.blocks(), true, inUse, time.Minute); err != nil {
 			w.Fatal(err)
 		}
-		if released := a.del(old); len(released) != 0 {
-			w.Errorf("the DEL of an old sandbox gave %v back", released)
+		for range 2 {
+			if released := a.del(old); len(released) != 0 {
+				w.Errorf("the DEL of an old sandbox gave %v back", released)
+			}
+			if _, err := a.Acquire(w.Context(), web.request(old.id, p)); err != nil {
+				w.Error(err)
+			}
 		}
 		if released, err := a.ReleasePod(web.uid); err != nil || len(released) != 1 {
 			w.Errorf("the end of the pod gave %v back, %v", released, err)
+		}
+	})
+}
+
+func TestAddAfterALostJournalGetsTheFamilyThatNothingTellsOf(t *testing.T) {
+	history(t, func(w *world) {
+		a := w.node("a")
+		v4, v6 := pool("v4", 0, "10.0.0.0-10.0.0.15"), pool("v6", 0, "fd00::-fd00::f")
+		web := w.pod("web-0", a)
+		had := a.add(web, v4, v6)
+		a.disk.Replace()
+		a.boot()
+		inUse := []lease.Entry{{Addr: had.addrs[1], State: lease.Assigned, Owner: web.owner(), Container: lease.UnknownSandbox, Namespace: namespace, Pod: web.name}}
+		if err := a.Start(a.blocks(), true, inUse, time.Minute); err != nil {
+			w.Fatal(err)
+		}
+		a.Trust(time.Now().Add(time.Hour))
+		if got, err := a.Recall(w.Context(), web.request("next")); err != nil || len(got) != 0 {
+			w.Errorf("what is known of was taken for all there is: %v, %v", got, err)
+		}
+		now := a.add(web, v4, v6)
+		if len(now.addrs) != 2 || now.addrs[1] != had.addrs[1] {
+			w.Errorf("had %v, got %v", had.addrs, now.addrs)
 		}
 	})
 }
