@@ -161,16 +161,13 @@ func (a *Agent) findLeaks(ctx context.Context) error {
 		return nil
 	}
 	var errs []error
-	suspects := map[string]lease.Entry{}
+	looked := map[string]bool{}
 	for _, e := range a.lessee.Entries() {
+		uid := e.Owner.PodUID
 		inUse := e.State == lease.Assigned || e.State == lease.Placing
-		if inUse && !live[e.Owner.PodUID] && a.now().Sub(e.Since) > leakAge {
-			suspects[e.Owner.PodUID] = e
-		}
-	}
-	for uid, e := range suspects {
-		if err := a.releaseLeaked(ctx, uid, e); err != nil {
-			errs = append(errs, err)
+		if inUse && !live[uid] && !looked[uid] && a.now().Sub(e.Since) > leakAge {
+			looked[uid] = true
+			errs = append(errs, a.releaseLeaked(ctx, uid, e))
 		}
 	}
 	return errors.Join(errs...)

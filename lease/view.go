@@ -3,6 +3,7 @@ package lease
 import (
 	"context"
 	"net/netip"
+	"slices"
 	"strings"
 	"time"
 )
@@ -88,9 +89,9 @@ func (l *Lessee) Missing(ctx context.Context, prefix netip.Prefix) error {
 	return err
 }
 
-// Leasing returns the blocks in which this node leases by what it knows. One
-// that a watch which is in order does not have is one to call [Lessee.Missing]
-// for: its end may lie before the watch began anew.
+// Leasing returns the blocks in which this node leases by what it knows, in
+// order. One that a watch which is in order does not have is one to call
+// [Lessee.Missing] for: its end may lie before the watch began anew.
 func (l *Lessee) Leasing() []netip.Prefix {
 	l.mu.Lock()
 	defer l.mu.Unlock()
@@ -100,6 +101,7 @@ func (l *Lessee) Leasing() []netip.Prefix {
 			in = append(in, prefix)
 		}
 	}
+	slices.SortFunc(in, netip.Prefix.Compare)
 	return in
 }
 
