@@ -457,11 +457,18 @@ func (l *Lessee) journalPlacing(r *Request, picked []Entry) error {
 	return l.sync()
 }
 
-// point makes the endpoint name the new addresses of the interface.
+// point makes the endpoint name the new addresses of the interface. Where the
+// endpoint speaks of another pod, this one is looked up after it was read: it
+// may be gone, and a later pod of the name have an address by now.
 func (l *Lessee) point(ctx context.Context, r *Request, picked []Entry) error {
 	ep, err := l.endpoint(ctx, r)
 	if err != nil {
 		return err
+	}
+	if ep.Version != "" && ep.PodUID != r.Owner.PodUID {
+		if err := l.livesHere(ctx, r); err != nil {
+			return fmt.Errorf("write the endpoint of %s/%s: %w", r.Namespace, r.Pod, err)
+		}
 	}
 	families := map[bool]bool{}
 	for _, e := range picked {

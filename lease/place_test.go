@@ -647,3 +647,26 @@ func TestAddressTakenOverInVainRestsBeforeAnotherPodGetsIt(t *testing.T) {
 		})
 	}
 }
+
+// The placement of a pod that is deleted by force goes on for a while. It must
+// not point the identity to what it has placed when a later pod of the name
+// has an address by then.
+func TestPlacementOfAPodThatIsGoneLeavesTheNextPodsAddressAlone(t *testing.T) {
+	history(t, func(w *world) {
+		a, b := w.node("a"), w.node("b")
+		p := pool("p", 0, "10.0.0.1-10.0.0.4")
+		first := w.member("web-0", a)
+		var second sandbox
+		w.fault = func(c leasetest.Call) leasetest.Fault {
+			if c.Method == "PutBlock" {
+				w.fault = nil
+				second = b.add(w.member("web-0", b), p)
+				a.Forget(first.uid)
+			}
+			return leasetest.Fault{}
+		}
+		_, err := a.tryAdd(w.Context(), first, p)
+		w.wantErr(err, lease.ErrPodMoved)
+		w.wantAddrs(a.add(w.recreate(second, b, a), p).addrs, second.addrs)
+	})
+}
