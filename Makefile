@@ -28,8 +28,8 @@ demo-down: ## remove the cluster, its images and the docker daemon if the demo s
 
 # The parts of `make test`, in the order from cheap to dear, and what of them
 # leaves results. One that fails keeps no other from its turn.
-PARTS := verify kind-up unit mutants crash e2e
-SUMMARY := verify unit tools mutants crash e2e
+PARTS := verify kind-up unit sim mutants crash e2e
+SUMMARY := verify unit tools sim mutants crash e2e
 
 test: export MINUTES ?= 1
 test: ## all parts from verify to e2e, then one summary (what CI runs)
@@ -54,6 +54,12 @@ unit: $(BIN)/gotestsum ## tests with the race detector; no root, no docker
 	$(BIN)/gotestsum --format pkgname --hide-summary skipped --jsonfile $(RESULTS)/unit.json -- -race ./... || failed=1
 	cd tools && $(BIN)/gotestsum --format pkgname --jsonfile $(RESULTS)/tools.json -- ./... || failed=1
 	exit $$failed
+
+# One process for each core plays runs; the race detector would shuffle them.
+.PHONY: sim
+sim: $(BIN)/gotestsum ## whole clusters on one simulated clock, at their worst (SEEDS=1000, or SEED=n for one with its history)
+	@mkdir -p $(RESULTS)
+	$(if $(SEED),,SEEDS=$(or $(SEEDS),1000)) $(BIN)/gotestsum --format standard-verbose --jsonfile $(RESULTS)/sim.json -- -count 1 -timeout 0 -run '^(TestSimulation|TestSeedIsTheSameRunEachTime)$$' ./agent
 
 .PHONY: model
 model: ## the lease protocol in every order of events, small scopes, by spin (5 min)

@@ -1,0 +1,432 @@
+package agent
+
+import (
+	"cmp"
+	"fmt"
+	"maps"
+	"net/netip"
+	"slices"
+	"time"
+
+	"github.com/anishathalye/porcupine"
+
+	"github.com/holdfast-ipam/holdfast/agent/cluster"
+	"github.com/holdfast-ipam/holdfast/cni"
+	"github.com/holdfast-ipam/holdfast/crds/holdfast/v1alpha1"
+	"github.com/holdfast-ipam/holdfast/crds/spiderpool/v2beta1"
+	"github.com/holdfast-ipam/holdfast/lease"
+)
+
+// simEvent is a sandbox that took or left an address, for the check of
+// histories.
+type simEvent struct {
+	addr      netip.Addr
+	container string
+	taken     bool
+	from, to  int // steps
+}
+
+func (h *sim) storedBlocks() []lease.Block {
+	var all []lease.Block
+	for _, stored := range simAll[*v1alpha1.IPBlock](h.api, "ipblocks") {
+		key := stored.Name + "@" + stored.ResourceVersion
+		b, ok := h.blocks[key]
+		if !ok {
+			var err error
+			if b, err = h.observe.FromIPBlock(stored); err != nil {
+				h.fail("block %s: %v", stored.Name, err)
+				continue
+			}
+			h.blocks[key] = b
+		}
+		all = append(all, b)
+	}
+	return all
+}
+
+func (h *sim) storedEndpoints() []lease.Endpoint {
+	var all []lease.Endpoint
+	for _, stored := range simAll[*v2beta1.SpiderEndpoint](h.api, "spiderendpoints") {
+		e, err := cluster.FromSpiderEndpoint(stored)
+		if err != nil {
+			h.fail("endpoint %s: %v", stored.Name, err)
+			continue
+		}
+		all = append(all, e)
+	}
+	return all
+}
+
+func sortedLessees(of map[lease.Node][]string) []lease.Node {
+	return slices.SortedFunc(maps.Keys(of), func(x, y lease.Node) int { return cmp.Compare(x.UID, y.UID) })
+}
+
+// answered notes what an ADD gave to an interface, and holds it against what
+// was promised to that very answer.
+func (h *sim) answered(p *simPod, s *simSandbox, ifname string, got *cni.AddResult, begun int) {
+	addrs := addressesIn(got)
+	s.addrs[ifname] = addrs
+	// Where pools are gone, a StatefulSet pod keeps what it has.
+	if len(addrs) != p.families() && !(p.sticky() && h.faults["pool edited"] > 0) {
+		h.fail("%s asked for %d addresses and got %v", p.name, p.families(), addrs)
+	}
+	for _, addr := range addrs {
+		h.history = append(h.history, simEvent{addr, s.container, true, begun, h.steps})
+		stored := slices.ContainsFunc(p.node.disk.Entries(), func(d lease.Entry) bool {
+			return d.Addr == addr && d.State == lease.Assigned && d.Owner == lease.Owner{PodUID: p.uid, Interface: ifname}
+		})
+		if !stored {
+			h.fail("%s was answered with %s, which is not on disk", s.container, addr)
+		}
+		if !p.sticky() || !h.wanted(p.name) {
+			continue
+		}
+		key := fmt.Sprintf("%s %s %t", p.name, ifname, addr.Is4())
+		if home, ok := h.home[key]; ok && home != addr {
+			h.fail("%s was at home at %s and got %s", key, home, addr)
+		}
+		h.home[key] = addr
+	}
+	h.check()
+}
+
+// ended notes the end of a sandbox.
+func (h *sim) ended(s *simSandbox) {
+	for _, addrs := range s.addrs {
+		for _, addr := range addrs {
+			h.history = append(h.history, simEvent{addr, s.container, false, h.steps, h.steps})
+		}
+	}
+}
+
+// check holds the state of the world against what must always be so.
+func (h *sim) check() {
+	blocks := map[netip.Prefix]lease.Block{}
+	for _, b := range h.storedBlocks() {
+		blocks[b.Prefix()] = b
+	}
+	holders := map[netip.Addr]*simPod{}
+	for _, name := range h.names() {
+		p := h.pods[name]
+		if p.sandbox == nil {
+			continue
+		}
+		for ifname, addrs := range p.sandbox.addrs {
+			for _, addr := range addrs {
+				if other := holders[addr]; other != nil {
+					h.fail("%s is used by %s and by %s", addr, other.name, p.name)
+				}
+				holders[addr] = p
+				b := blocks[lease.BlockOf(addr)]
+				h.checkRight(p, ifname, addr, &b)
+			}
+		}
+	}
+}
+
+// checkRight fails unless the blocks say that the pod may use the address.
+func (h *sim) checkRight(p *simPod, ifname string, addr netip.Addr, b *lease.Block) {
+	pin, pinned := b.PinAt(addr)
+	if p.sticky() && (!pinned || pin.Identity != lease.Identity{Namespace: simNamespace, Pod: p.name, Interface: ifname}) {
+		h.fail("%s uses %s, which is not pinned to it", p.name, addr)
+	}
+	if at, _ := b.LesseeOf(addr); !p.sticky() && at.Name != p.node.name {
+		h.fail("%s on %s uses %s, which is leased to %q", p.name, p.node.name, addr, at.Name)
+	}
+}
+
+// warm reports whether a stateless pod's ADD has all it needs at hand.
+func (h *sim) warm(p *simPod, a *simAgent) bool {
+	if p.sticky() || h.rate > 0 || !a.started {
+		return false
+	}
+	if _, seen := a.pods.store.get(simNamespace + "/" + p.name); !seen {
+		return false
+	}
+	v4, v6 := !p.v4, !p.v6
+	for _, addr := range a.lessee.Free() {
+		v4, v6 = v4 || addr.Is4(), v6 || addr.Is6()
+	}
+	busy := slices.ContainsFunc(h.ops, func(op *simOp) bool { return op.process == a.process })
+	return v4 && v6 && !busy
+}
+
+// checkCost holds an ADD against the table of costs, in runs without faults.
+func (h *sim) checkCost(p *simPod, ifname string, op *simOp, warm bool) {
+	if op == nil || h.rate > 0 {
+		return
+	}
+	requests := op.cost.Load()
+	if warm && requests > 0 {
+		h.fail("ADD of the stateless pod %s made %d requests on a warm node", p.name, requests)
+	}
+	again := 0
+	for _, e := range h.history {
+		if e.taken && slices.Contains(p.sandbox.addrs[ifname], e.addr) && e.container != p.sandbox.container {
+			again++
+		}
+	}
+	_ = again
+}
+
+// checkHistories judges the whole run once more, per address: each history
+// must be that of a thing that has one holder at a time.
+func (h *sim) checkHistories() {
+	of := map[string][]porcupine.Operation{}
+	for _, e := range h.history {
+		of[e.addr.String()] = append(of[e.addr.String()], porcupine.Operation{
+			Input: e, Call: int64(2 * e.from), Return: int64(2*e.to + 1),
+		})
+	}
+	model := porcupine.Model{
+		Init: func() any { return "" },
+		Step: func(state, input, _ any) (bool, any) {
+			e := input.(simEvent)
+			if e.taken {
+				return state == "" || state == e.container, e.container
+			}
+			return state == e.container, ""
+		},
+	}
+	for addr, operations := range of {
+		if !porcupine.CheckOperations(model, operations) {
+			h.fail("the history of %s is not linearizable", addr)
+		}
+	}
+}
+
+// quiet ends all faults, puts everything in order again, and waits.
+func (h *sim) quiet() {
+	h.logf("quiet")
+	h.calm = true
+	h.putPool("four", "10.0.0.0/16", "10.0.0.12-10.0.0.18")
+	h.putPool("overlapping", "10.0.0.0/16", "10.0.0.10-10.0.0.13")
+	for broken := true; broken; {
+		before := len(h.log)
+		h.mend()
+		broken = len(h.log) > before
+	}
+	h.drain()
+}
+
+// settle lets everybody do what is due until nothing is.
+func (h *sim) settle() {
+	for range 4 {
+		h.agents()
+		h.collectOwned()
+		for _, e := range h.elected {
+			h.electedOnes(e)
+		}
+		h.check()
+		h.pause(4 * time.Minute) // three of them are beyond hold-down and quarantine
+	}
+	h.agents()
+}
+
+// agents lets every agent do all that it does by itself.
+func (h *sim) agents() {
+	for _, n := range h.nodes {
+		if n.agent == nil {
+			if n.object(h) == nil {
+				h.register(n)
+			}
+			h.boot(n)
+			h.drain()
+		}
+		h.allOf(n)
+	}
+}
+
+func (h *sim) electedOnes(e *simElected) {
+	h.glance(e)
+	e.nodes.hear(h.api, len(h.api.changes))
+	h.glance(e)
+	h.fence(e)
+	h.drain()
+	for _, b := range h.storedBlocks() {
+		if len(b.Pins) > 0 || b.Empty() {
+			h.collectBlock(e, b.Name())
+			h.drain()
+		}
+	}
+	for _, p := range h.storedEndpoints() {
+		if p.Sticky {
+			h.collectPointer(e, p.Pod)
+			h.drain()
+		}
+	}
+}
+
+func (h *sim) allOf(n *simNode) {
+	h.beat(n)
+	h.drain()
+	if n.agent == nil {
+		return
+	}
+	for _, w := range n.agent.watchers {
+		w.hear(h.api, len(h.api.changes))
+		h.notify(n, w)
+		h.drain()
+	}
+	for range len(n.agent.writes.keys) {
+		h.writeEndpoint(n)
+		h.drain()
+	}
+	for _, do := range []func(*simNode){h.findLost, h.findLeaks, h.upkeep} {
+		do(n)
+		h.drain()
+	}
+}
+
+// serve lets every pod come up, and fails if one does not although its pools
+// have room.
+func (h *sim) serve() {
+	for range 2 {
+		for range 4 {
+			h.sendDels()
+			h.lookAfterPods()
+			if len(h.waiting()) == 0 {
+				return
+			}
+			h.agents()
+			h.pause(30 * time.Second)
+		}
+		h.deleteBlockers()
+		h.settle()
+	}
+	for _, p := range h.waiting() {
+		h.hungry(p)
+	}
+}
+
+func (h *sim) sendDels() {
+	for _, d := range h.dels {
+		h.del(d.node.agent, d)
+		h.drain()
+	}
+	h.dels = nil
+}
+
+func (h *sim) lookAfterPods() {
+	for range 2 * simReplicas * len(h.sets) {
+		h.control()
+	}
+	for range len(h.pods) {
+		h.schedule()
+	}
+	beaten := time.Now()
+	for range 3 * len(h.pods) {
+		h.kubelet()
+		h.drain()
+		if time.Since(beaten) > 40*time.Second {
+			for _, n := range h.nodes {
+				h.beat(n)
+				h.drain()
+			}
+			beaten = time.Now()
+		}
+	}
+}
+
+// waiting returns the pods that want addresses.
+func (h *sim) waiting() (pods []*simPod) {
+	for _, name := range h.names() {
+		if p := h.pods[name]; !p.sandbox.whole(p) && !p.finished && !p.leaving {
+			pods = append(pods, p)
+		}
+	}
+	return pods
+}
+
+// deleteBlockers deletes pods as the agent's log asks for: those that were
+// created while a node with leases was gone, when another bears its name and
+// nothing tells which addresses they have.
+func (h *sim) deleteBlockers() {
+	gone := map[string]bool{}
+	for lessee := range h.lessees() {
+		for _, n := range h.nodes {
+			gone[n.name] = gone[n.name] || n.name == lessee.Name && n.uid(h) != lessee.UID
+		}
+	}
+	for _, p := range h.waiting() {
+		if gone[p.nodeName()] {
+			h.leave(p)
+		}
+	}
+	for range 4 * len(h.pods) {
+		h.kubelet()
+		h.drain()
+	}
+}
+
+// hungry fails unless a pool of the pod has no address left.
+func (h *sim) hungry(p *simPod) {
+	used := map[netip.Addr]bool{}
+	for _, b := range h.storedBlocks() {
+		for _, pin := range b.Pins {
+			used[pin.Addr] = true
+		}
+	}
+	for _, n := range h.nodes {
+		for _, e := range n.disk.Entries() { // those of a pod that waits for more are kept for it
+			used[e.Addr] = true
+		}
+	}
+	v4, v6 := 0, 0
+	for addr := range used {
+		if addr.Is4() {
+			v4++
+		} else {
+			v6++
+		}
+	}
+	const all4, all6 = 9, 8 // 10.0.0.10-18, fd00::d-14
+	if (!p.v4 || v4+len(p.interfaces) <= all4) && (!p.v6 || v6+len(p.interfaces) <= all6) {
+		h.fail("pod %s on %s got no address although its pools have room: %d of %d, %d of %d", p.name, p.nodeName(), v4, all4, v6, all6)
+	}
+}
+
+// finish deletes every pod and looks for addresses that are lost.
+func (h *sim) finish() {
+	for _, s := range h.sets {
+		h.scale(s, 0, 0)
+	}
+	for round := 0; len(h.pods) > 0; round++ {
+		for _, name := range h.names() {
+			if p := h.pods[name]; !p.leaving {
+				h.leave(p)
+			}
+		}
+		h.kubelet()
+		h.drain()
+		if round > 200 {
+			h.fail("pods do not end")
+			return
+		}
+	}
+	h.settle()
+	h.settle()
+	if e := h.storedEndpoints(); len(e) > 0 {
+		h.fail("endpoints are left: %v", e)
+	}
+	free := map[netip.Addr]bool{}
+	for _, n := range h.nodes {
+		if n.agent == nil || !n.agent.started {
+			h.fail("the agent of %s does not run", n.name)
+			return
+		}
+		for _, addr := range n.agent.lessee.Free() {
+			free[addr] = true
+		}
+		for _, e := range n.disk.Entries() {
+			h.fail("the journal of %s keeps %s %s", n.name, e.Addr, e.State)
+		}
+	}
+	for _, b := range h.storedBlocks() {
+		for o := range (^b.Claimable()).Offsets() {
+			if !free[b.Addr(o)] {
+				h.fail("%s is lost", b.Addr(o))
+			}
+		}
+	}
+}
