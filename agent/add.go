@@ -45,7 +45,7 @@ func (a *Agent) add(ctx context.Context, q *cni.AddRequest) (*cni.AddResult, err
 		}
 	}
 	a.endpoints.enqueue(q.Pod.Namespace, q.Pod.Name)
-	return a.addResult(entries)
+	return addResult(entries)
 }
 
 // assign finds out whose address it is and from which pools, and gets one. A
@@ -137,14 +137,11 @@ func (a *Agent) identify(pod *corev1.Pod, q *cni.AddRequest) lease.Request {
 }
 
 // addResult turns journal entries into the answer of ADD.
-func (a *Agent) addResult(entries []lease.Entry) (*cni.AddResult, error) {
+func addResult(entries []lease.Entry) (*cni.AddResult, error) {
 	result := &cni.AddResult{}
 	for _, e := range entries {
-		if e.Detail == nil { // it was in use when the journal was lost
-			e.Detail = a.pools.detailOf(e.Addr)
-		}
 		if e.Detail == nil {
-			return nil, fmt.Errorf("no pool has %s, which the pod had when the journal was lost, any more: create its SpiderIPPool again or delete the pod", e.Addr)
+			return nil, fmt.Errorf("nothing tells of what pool %s is, which the pod had when the journal was lost: delete the pod", e.Addr)
 		}
 		d, err := cluster.DecodeDetail(e.Detail)
 		if err != nil {

@@ -124,11 +124,12 @@ func (w *endpoints) unseen(namespace, name string) error {
 	return nil
 }
 
-// assigned returns what the journal has for a pod.
+// assigned returns what the journal has for a pod, but for an address of which
+// nothing more is known since the journal was lost.
 func (w *endpoints) assigned(podUID string) []lease.Entry {
 	var entries []lease.Entry
 	for _, e := range w.agent.lessee.Entries() {
-		if e.State == lease.Assigned && e.Owner.PodUID == podUID {
+		if e.State == lease.Assigned && e.Owner.PodUID == podUID && e.Detail != nil {
 			entries = append(entries, e)
 		}
 	}

@@ -318,6 +318,9 @@ func (l *Lessee) ownedIn(r *Request, pools []Pool) (Entry, bool) {
 		if l.started && !l.leased(e.Addr) {
 			continue // it was taken from this node: see [Lessee.Tidy]
 		}
+		if e.Detail == nil && e.Container == UnknownSandbox {
+			continue // nobody could tell a new sandbox what to do with it
+		}
 		switch e.State {
 		case Assigned, Retained, Cooling:
 			if e.State != Cooling || e.Sticky == r.Sticky {

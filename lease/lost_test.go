@@ -1,6 +1,7 @@
 package lease_test
 
 import (
+	"encoding/json"
 	"slices"
 	"testing"
 	"time"
@@ -47,7 +48,7 @@ func TestDelAfterALostJournalGivesNothingBackBeforeThePodIsGone(t *testing.T) {
 		old, now := a.add(web, p), a.add(web, p)
 		a.disk.Replace()
 		a.boot()
-		inUse := []lease.Entry{{Addr: now.addrs[0], State: lease.Assigned, Owner: web.owner(), Container: lease.UnknownSandbox, Namespace: namespace, Pod: web.name}}
+		inUse := []lease.Entry{{Addr: now.addrs[0], State: lease.Assigned, Owner: web.owner(), Container: lease.UnknownSandbox, Detail: json.RawMessage("{}"), Namespace: namespace, Pod: web.name}}
 		if err := a.Start(a.blocks(), true, inUse, time.Minute); err != nil {
 			w.Fatal(err)
 		}
@@ -65,6 +66,27 @@ func TestDelAfterALostJournalGivesNothingBackBeforeThePodIsGone(t *testing.T) {
 	})
 }
 
+// Whose pool is gone: no prefix and no gateway could be answered with it.
+func TestAddAfterALostJournalGetsAnotherAddressForOneOfNoPool(t *testing.T) {
+	history(t, func(w *world) {
+		a := w.node("a")
+		p := pool("p", 0, "10.0.0.0-10.0.0.15")
+		web := w.pod("web-0", a)
+		had := a.add(web, p)
+		a.disk.Replace()
+		a.boot()
+		inUse := []lease.Entry{{Addr: had.addrs[0], State: lease.Assigned, Owner: web.owner(), Container: lease.UnknownSandbox, Namespace: namespace, Pod: web.name}}
+		if err := a.Start(a.blocks(), true, inUse, time.Minute); err != nil {
+			w.Fatal(err)
+		}
+		a.Trust(time.Now().Add(time.Hour))
+		if now := a.add(web, p); slices.Equal(now.addrs, had.addrs) {
+			w.Errorf("got %v again", now.addrs)
+		}
+		a.wantState(had.addrs[0], lease.Assigned)
+	})
+}
+
 func TestAddAfterALostJournalGetsTheFamilyThatNothingTellsOf(t *testing.T) {
 	history(t, func(w *world) {
 		a := w.node("a")
@@ -73,7 +95,7 @@ func TestAddAfterALostJournalGetsTheFamilyThatNothingTellsOf(t *testing.T) {
 		had := a.add(web, v4, v6)
 		a.disk.Replace()
 		a.boot()
-		inUse := []lease.Entry{{Addr: had.addrs[1], State: lease.Assigned, Owner: web.owner(), Container: lease.UnknownSandbox, Namespace: namespace, Pod: web.name}}
+		inUse := []lease.Entry{{Addr: had.addrs[1], State: lease.Assigned, Owner: web.owner(), Container: lease.UnknownSandbox, Detail: json.RawMessage("{}"), Namespace: namespace, Pod: web.name}}
 		if err := a.Start(a.blocks(), true, inUse, time.Minute); err != nil {
 			w.Fatal(err)
 		}
