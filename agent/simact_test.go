@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"time"
 
-	appsv1 "k8s.io/api/apps/v1"
 	corev1 "k8s.io/api/core/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
@@ -329,8 +328,6 @@ func (h *sim) window(ctx context.Context, namespace, name string) (elected.Windo
 	}
 	return elected.WindowOf(set), nil
 }
-
-var _ = (*appsv1.StatefulSet)(nil)
 
 func simNotFound(err error) error {
 	if apierrors.IsNotFound(err) {

@@ -152,21 +152,57 @@ func (h *sim) warm(p *simPod, a *simAgent) bool {
 }
 
 // checkCost holds an ADD against the table of costs, in runs without faults.
-func (h *sim) checkCost(p *simPod, ifname string, op *simOp, warm bool) {
-	if op == nil || h.rate > 0 {
+func (h *sim) checkCost(p *simPod, op *simOp, warm bool) {
+	if op == nil || h.rate > 0 || !warm {
 		return
 	}
-	requests := op.cost.Load()
-	if warm && requests > 0 {
-		h.fail("ADD of the stateless pod %s made %d requests on a warm node", p.name, requests)
+	if requests := op.cost.Load(); requests > 0 {
+		h.fail("ADD of the stateless pod %s waited for %d requests on a warm node", p.name, requests)
 	}
-	again := 0
-	for _, e := range h.history {
-		if e.taken && slices.Contains(p.sandbox.addrs[ifname], e.addr) && e.container != p.sandbox.container {
-			again++
+}
+
+// agree fails unless blocks, pins, endpoints and journals say of each pod what
+// its sandbox has.
+func (h *sim) agree() {
+	endpoints := map[string]lease.Endpoint{}
+	for _, e := range h.storedEndpoints() {
+		endpoints[e.Pod] = e
+	}
+	holders := map[netip.Addr]string{}
+	for _, name := range h.names() {
+		p := h.pods[name]
+		if !p.sandbox.whole(p) || p.leaving {
+			continue
+		}
+		e := endpoints[name]
+		if e.PodUID != p.uid || e.Node != p.node.name || e.Sticky != p.sticky() {
+			h.fail("the endpoint of %s, uid %s on %s, says %+v", name, p.uid, p.node.name, e)
+		}
+		for ifname, addrs := range p.sandbox.addrs {
+			for _, addr := range addrs {
+				holders[addr] = p.uid
+				if !slices.ContainsFunc(e.Of(ifname), func(a lease.EndpointAddress) bool { return a.Addr == addr }) {
+					h.fail("the endpoint of %s does not name %s on %s: %v", name, addr, ifname, e.Addresses)
+				}
+			}
 		}
 	}
-	_ = again
+	for _, n := range h.nodes {
+		for _, e := range n.disk.Entries() {
+			if uid, held := holders[e.Addr]; held && (e.State != lease.Assigned || e.Owner.PodUID != uid) && n.agent.leasesNow(e.Addr) {
+				h.fail("%s is used by the pod %s, and the journal of %s says %s of %s", e.Addr, uid, n.name, e.State, e.Owner.PodUID)
+			}
+		}
+	}
+	for _, b := range h.storedBlocks() {
+		for _, pin := range b.Pins {
+			e := endpoints[pin.Identity.Pod]
+			named := slices.ContainsFunc(e.Of(pin.Identity.Interface), func(a lease.EndpointAddress) bool { return a.Addr == pin.Addr })
+			if !named || !h.wanted(pin.Identity.Pod) && h.pods[pin.Identity.Pod] == nil {
+				h.fail("%s is pinned to %s, whose endpoint names %v, wanted %t", pin.Addr, pin.Identity, e.Addresses, h.wanted(pin.Identity.Pod))
+			}
+		}
+	}
 }
 
 // checkHistories judges the whole run once more, per address: each history
@@ -209,18 +245,22 @@ func (h *sim) quiet() {
 	h.drain()
 }
 
-// settle lets everybody do what is due until nothing is.
+// settle lets everybody do what is due until nothing is: three rounds, by the
+// slowest clock, are beyond hold-down and quarantine.
 func (h *sim) settle() {
-	for range 4 {
-		h.agents()
-		h.collectOwned()
-		for _, e := range h.elected {
-			h.electedOnes(e)
-		}
-		h.check()
-		h.pause(4 * time.Minute) // three of them are beyond hold-down and quarantine
+	for range 3 {
+		h.round()
+		h.pause(6 * time.Minute)
 	}
 	h.agents()
+}
+
+// round lets everybody do once what it does by itself.
+func (h *sim) round() {
+	h.agents()
+	h.collectOwned()
+	h.electedOnes(h.elected[len(h.elected)-1])
+	h.check()
 }
 
 // agents lets every agent do all that it does by itself.
@@ -292,7 +332,7 @@ func (h *sim) serve() {
 			h.pause(30 * time.Second)
 		}
 		h.deleteBlockers()
-		h.settle()
+		h.round()
 	}
 	for _, p := range h.waiting() {
 		h.hungry(p)
@@ -314,16 +354,24 @@ func (h *sim) lookAfterPods() {
 	for range len(h.pods) {
 		h.schedule()
 	}
-	beaten := time.Now()
-	for range 3 * len(h.pods) {
-		h.kubelet()
-		h.drain()
-		if time.Since(beaten) > 40*time.Second {
-			for _, n := range h.nodes {
-				h.beat(n)
+	for _, name := range h.names() {
+		p := h.pods[name]
+		for range 1 + len(p.interfaces) {
+			if h.pods[name] == p && h.due(p) {
+				h.lookAfter(p)
 				h.drain()
 			}
-			beaten = time.Now()
+		}
+		h.beatAll()
+	}
+}
+
+// beatAll keeps every agent trusted.
+func (h *sim) beatAll() {
+	for _, n := range h.nodes {
+		if a := n.agent; a != nil && a.lessee.TrustedUntil().Sub(a.now()) < time.Minute {
+			h.beat(n)
+			h.drain()
 		}
 	}
 }
@@ -353,10 +401,7 @@ func (h *sim) deleteBlockers() {
 			h.leave(p)
 		}
 	}
-	for range 4 * len(h.pods) {
-		h.kubelet()
-		h.drain()
-	}
+	h.lookAfterPods()
 }
 
 // hungry fails unless a pool of the pod has no address left.
@@ -404,7 +449,6 @@ func (h *sim) finish() {
 			return
 		}
 	}
-	h.settle()
 	h.settle()
 	if e := h.storedEndpoints(); len(e) > 0 {
 		h.fail("endpoints are left: %v", e)

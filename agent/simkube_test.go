@@ -294,8 +294,14 @@ func (h *sim) kubelet() {
 	if p == nil || h.random.IntN(3) == 0 {
 		p = h.some(h.due)
 	}
+	if p != nil {
+		h.lookAfter(p)
+	}
+}
+
+// lookAfter is one step of a kubelet with a pod that is due.
+func (h *sim) lookAfter(p *simPod) {
 	switch {
-	case p == nil:
 	case p.leaving && !p.node.cut() && p.sandbox != nil:
 		h.kill(p)
 	case p.leaving && !p.node.cut():
@@ -336,7 +342,7 @@ func (h *sim) nextInterface(p *simPod) {
 			return
 		}
 		h.answered(p, s, ifname, got, begun)
-		h.checkCost(p, ifname, mine, free)
+		h.checkCost(p, mine, free)
 	})
 	if mine = op; !op.done {
 		p.adding = op

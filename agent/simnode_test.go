@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"log/slog"
+	"net/netip"
 	"slices"
 	"sync/atomic"
 	"time"
@@ -232,6 +233,11 @@ func (h *sim) crash(n *simNode) {
 			h.addFailed(pod)
 		}
 	}
+}
+
+// leasesNow reports whether the agent knows the address for one of its leases.
+func (a *simAgent) leasesNow(addr netip.Addr) bool {
+	return a != nil && slices.Contains(a.lessee.Leasing(), lease.BlockOf(addr))
 }
 
 // alone runs something on an agent that runs once at a time.
