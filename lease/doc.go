@@ -135,6 +135,11 @@
 // known, so the next pod of the identity takes it up, or [Lessee.Tidy] finds
 // out after a minute's grace.
 //
+// An ADD may be that of a sandbox which is no more, from a plugin that its
+// runtime has lost. Which of a pod's sandboxes lives is not known here, so an
+// entry knows all that have asked, and the last DEL of them is the one that
+// counts.
+//
 // # What ADD costs
 //
 //	free address here, no identity       0 reads, 0 writes
@@ -191,7 +196,9 @@
 //     away that are in use. An endpoint deleted by hand lets its identity lose
 //     its address when its pod moves.
 //   - A lost journal. Addresses in use that nobody remembers when [Lessee.Start]
-//     is called are safe for the length of the quarantine and no longer.
+//     is called are safe for the length of the quarantine and no longer. Those
+//     that are remembered have an [UnknownSandbox]: no DEL gives them back, the
+//     end of their pod does.
 //   - Fencing. A fenced node goes on with what it has assigned; that no pod of
 //     it is left is for the one who fences to know. The node's part is to stop
 //     new assignments when it has not heard from the cluster ([Lessee.Trust]),
@@ -211,5 +218,7 @@
 // Begin with block.go (what is shared), journal.go (what is the node's) and
 // cluster.go (what can go wrong); then lessee.go (ADD and DEL), place.go
 // (identities), claim.go and tidy.go. The tests are named as claims, and
-// history_test.go plays random histories against the promises.
+// history_test.go plays random histories against the promises; package agent
+// simulates whole clusters (sim_test.go), and model/ checks small ones in every
+// order of events.
 package lease
