@@ -171,8 +171,8 @@ func (h *sim) agree() {
 	holders := map[netip.Addr]string{}
 	for _, name := range h.names() {
 		p := h.pods[name]
-		if !p.sandbox.whole(p) || p.leaving {
-			continue
+		if !p.sandbox.whole(p) || p.leaving || p.sandbox.nodeUID != p.node.uid(h) {
+			continue // an agent knows nothing of what another Node's has done
 		}
 		e := endpoints[name]
 		if e.PodUID != p.uid || e.Node != p.node.name || e.Sticky != p.sticky() {

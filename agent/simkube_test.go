@@ -60,7 +60,7 @@ func (p *simPod) families() int {
 // after the other, and use them from then on until it dies.
 type simSandbox struct {
 	container string
-	begun     int // the step in which it began
+	nodeUID   string // of the Node as its agent knew it
 	addrs     map[string][]netip.Addr
 }
 
@@ -326,7 +326,7 @@ func (h *sim) nextInterface(p *simPod) {
 	}
 	if p.sandbox == nil {
 		h.sandboxes++
-		p.sandbox = &simSandbox{container: fmt.Sprintf("s%d", h.sandboxes), begun: h.steps, addrs: map[string][]netip.Addr{}}
+		p.sandbox = &simSandbox{container: fmt.Sprintf("s%d", h.sandboxes), nodeUID: a.node.UID, addrs: map[string][]netip.Addr{}}
 	}
 	s, ifname := p.sandbox, p.interfaces[len(p.sandbox.addrs)]
 	q, begun := h.request(p, s.container, ifname), h.steps

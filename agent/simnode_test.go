@@ -288,7 +288,7 @@ func (h *sim) findLost(n *simNode) {
 // writeEndpoint writes one endpoint that is due, and again after an error.
 func (h *sim) writeEndpoint(n *simNode) {
 	a := n.agent
-	if a == nil || !a.started || len(a.writes.keys) == 0 || a.busy["endpoint"] {
+	if a == nil || !a.started || a.process.paused || len(a.writes.keys) == 0 || a.busy["endpoint"] {
 		return
 	}
 	i := h.random.IntN(len(a.writes.keys))
