@@ -62,6 +62,10 @@ func (a *Agent) assign(ctx context.Context, q *cni.AddRequest) ([]lease.Entry, e
 	}
 	r := a.identify(pod, q)
 	chosen, err := a.choose(pod, q)
+	var refused *cni.Error
+	if err != nil && !errors.As(err, &refused) {
+		return nil, err // it says nothing of pools, and will pass
+	}
 	if err == nil {
 		r.Families, err = a.pools.families(chosen)
 	}
@@ -93,7 +97,8 @@ func (a *Agent) acquire(ctx context.Context, r lease.Request) (entries []lease.E
 	return entries, err
 }
 
-// choose selects the pools for an interface of a pod, from caches.
+// choose selects the pools for an interface of a pod, from caches. That none
+// fits is a [cni.Error].
 func (a *Agent) choose(pod *corev1.Pod, q *cni.AddRequest) (selection.Selection, error) {
 	namespace, err := a.namespaces.get(pod.Namespace)
 	if err != nil {
