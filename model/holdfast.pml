@@ -1,11 +1,12 @@
 /*
- * The lease protocol, see DESIGN in ../lease/doc.go and README.md here.
+ * The lease protocol, see ../lease/doc.go and README.md here.
  *
  * One block with two addresses; one StatefulSet ordinal, web-0 ("S"), whose
  * pods come and go on any node; stateless pods ("T"); an agent on each node
  * with ADD, DEL, upkeep, and updates of the block that share a queue; the
- * elected agent's two collectors. Each step is one access to the API server
- * or to the agent's memory, and steps of all of them come in any order.
+ * elected agent's two collectors, and its end of a lost node's leases. Each
+ * step is one access to the API server or to the agent's memory, and steps of
+ * all of them come in any order.
  *
  * A step is atomic together with what the agent does under its lock right
  * after the answer. A journal entry that is set is on disk, except where a
@@ -16,7 +17,13 @@
  * version stands, and may land there at any moment.
  */
 
-/* ---- the scope, set by ./check with -D ---- */
+/*
+ * ---- the scope, set by ./check with -D ----
+ *
+ * besides the numbers: LAG, views of the block that lag behind; PREPARE, ADDs
+ * are prepared when the pod is bound; WRITER, endpoints are refreshed after
+ * ADD; FENCE, node 0 is out of service for a while. A BUG_ is planted.
+ */
 #ifndef NODES
 #define NODES 2
 #endif
@@ -43,6 +50,9 @@
 #endif
 #ifndef RESTARTS
 #define RESTARTS 0	/* sandboxes made anew for the same pod */
+#endif
+#ifndef GIVEUPS
+#define GIVEUPS 0	/* ADDs that the runtime does not wait for to their end */
 #endif
 #ifndef YIELDS
 #define YIELDS 1	/* addresses that are yielded, of all that could be */
@@ -82,7 +92,7 @@ typedef Pod {
 	bool prepared;
 };
 Pod pod[PODS];
-unsigned sUsed : 3, tUsed : 3, scales : 3, restarts : 2, crashes : 2, yields : 2;
+unsigned sUsed : 3, tUsed : 3, scales : 3, restarts : 2, crashes : 2, giveups : 2, yields : 2;
 unsigned home : 3 = None;		/* the address that web-0 has had and been wanted ever since */
 typedef Del { unsigned uid : 3, node : 2, cont : 2 };
 #if DELS
@@ -97,14 +107,14 @@ Del del[DELS];
 mtype = { Assigned, Placing, Retained, Cooling, Yielding };	/* journal; 0: no entry */
 mtype = { Claim, Pin, Unmark, Mark, Unpin, Withdraw, Yield };		/* amendments */
 mtype = { Ok, Refused, Failed };				/* what became of one */
-mtype = { Begin, ReadBlock, Put, Lives, Confirm, Unmarking, ByPointer, Follow, Lives2, Take,
+mtype = { Begin, ReadBlock, Put, Lives, Confirm, Unmarking, ByPointer, Follow, Lives2, Lives3, Take,
 	New, Claiming, Claimed, Again, Pinning, Point, Pointing, Journal, Answer,
 	Finishing, Settle, Named, Marking, Unpinning,
-	PodThere, Wanted, Pointer, Judge };	/* where a call is; 0: no call */
+	PodThere, Wanted, Pointer, Judge, Gone, Bound };	/* where a call is; 0: no call */
 
 typedef Call { mtype pc; unsigned uid : 3, cont : 2, addr : 3; bool fresh, via };
 typedef Node {
-	mtype st[ADDRS]; byte uid[ADDRS], cont[ADDRS];	/* the journal */
+	mtype st[ADDRS]; byte uid[ADDRS], cont[ADDRS];	/* the journal; cont is a set of container IDs, 1 and 2 */
 	unsigned newest : 1;				/* of web-0's entries, by Since */
 #ifdef BUG_ANSWER_FIRST
 	byte unsynced;
@@ -113,8 +123,9 @@ typedef Node {
 	byte vle[ADDRS]; unsigned vp : 2, vm : 2; bool trusted, vfresh;	/* the view of the block */
 	Call call[QUEUE];				/* ADD of each pod; upkeep */
 	mtype op[QUEUE], res[QUEUE];			/* amendments and their results */
+	byte had[QUEUE];				/* what a claim found leased when first judged */
 	mtype cpc; unsigned batch : 4, give : 2; bool cfresh, yieldLast;	/* the commit of a batch */
-	unsigned pUID : 3, pAddr : 3; bool pfresh;			/* the endpoint as read ahead for pUID */
+	unsigned pUID : 3, pAddr : 3, pOf : 3; bool pfresh;			/* the endpoint as read ahead for pUID */
 	bool wPend, wfresh, wNone; mtype wpc; unsigned wAddr : 3, wUID : 3;	/* the writer of endpoints */
 };
 Node node[NODES];
@@ -124,19 +135,35 @@ typedef Collector { mtype pc; bool fresh, again, wanted;
 	unsigned all : 2, p : 2, m : 2, addr : 3, uid : 3, epUID : 3, out : 2 };
 Collector gc[COLLECTORS];
 mtype ppc; bool pgFresh;
+#ifdef FENCE
+mtype fpc, hpc; bool fFresh, hFresh;
+bool out, outs, trusts = 1;	/* node 0 is out of service, has been; its agent may assign anew */
+#define ready(n)	(n != 0 || trusts)
+#define leasing0	(lessee[0] == 1 || lessee[1] == 1)
+#define endLeases()	if :: tle[0] == 1 -> tle[0] = 0 :: else fi; if :: tle[1] == 1 -> tle[1] = 0 :: else fi
+#else
+#define ready(n)	true
+#endif
 
 hidden byte i, j, k;		/* scratch within one step */
 hidden byte tle[ADDRS], tp, tm, refused, changed;
 
 /* ---- promises ---- */
 #define owned(a)	(has(pins, a) && epAddr == (a))
+/*
+ * A take-over may land when its pod, which was seen before it was sent, is
+ * gone and a later one has the address where it was: that one confirmed it by
+ * a read. Its pin keeps the address from everybody else.
+ */
+bool outrun;
 
 inline promises() {
 	for (i : 0 .. PODS - 1) {
 		if
 		:: pod[i].live ->
-			assert(lessee[pod[i].addr] == pod[i].node + 1);	/* the lease is its node's */
+			assert(lessee[pod[i].addr] == pod[i].node + 1 || (i == 0 && outrun));	/* the lease is its node's */
 			assert(node[pod[i].node].st[pod[i].addr] == Assigned && node[pod[i].node].uid[pod[i].addr] == pod[i].uid);
+			assert(node[pod[i].node].cont[pod[i].addr] & pod[i].cont);
 			if
 			:: i == 0 -> assert(has(pins, pod[0].addr))	/* and a member's is pinned */
 			:: else -> assert(!owned(pod[i].addr))		/* to nobody else */
@@ -165,6 +192,9 @@ inline blockMoved() {
 #endif
 	}
 	for (i : 0 .. COLLECTORS - 1) { gc[i].fresh = 0 }
+#ifdef FENCE
+	fFresh = 0; hFresh = 0;
+#endif
 #if LOSSES
 	for (i : 0 .. LOSSES - 1) {
 		if :: late[i].what == BlockPut -> clearLate(i) :: else fi
@@ -195,12 +225,14 @@ inline loseBlock() {		/* the update from scratch tle, tp, tm */
 	late[losses].what = BlockPut; late[losses].p = tp; late[losses].m = tm;
 	late[losses].le[0] = tle[0]; late[losses].le[1] = tle[1]; losses++
 }
+#define lateOf(u, seen)	late[losses].uid = (seen -> u : 0)	/* for outrun */
 #define losePointer(w, a, u)	late[losses].what = w; late[losses].addr = a; late[losses].uid = u; losses++
 proctype Landing(byte x) {
 	do
 	:: d_step { late[x].what == BlockPut ->
 		printf("      a late update of the block lands: lessees %d %d, pins %d, marks %d\n",
 			late[x].le[0], late[x].le[1], late[x].p, late[x].m);
+		outrun = outrun || (late[x].uid != 0 && pod[0].uid != 0 && late[x].uid != pod[0].uid);
 		lessee[0] = late[x].le[0]; lessee[1] = late[x].le[1]; pins = late[x].p; marks = late[x].m;
 		blockMoved() }
 	:: d_step { late[x].what == PointerPut || (late[x].what == PointerCreate && epAddr == None) ->
@@ -216,6 +248,7 @@ proctype Landing(byte x) {
 #define canLose	false
 #define canFail	false
 #define loseBlock()		skip
+#define lateOf(u, seen)		skip
 #define losePointer(w, a, u)	skip
 #endif
 
@@ -223,6 +256,11 @@ proctype Landing(byte x) {
 #define leasesAny(n)	(leased(n, 0) || leased(n, 1))
 #define free(n, a)	(leased(n, a) && !has(node[n].vp, a) && node[n].st[a] == 0 && !has(node[n].busy, a))
 #define sticky(n, a)	(node[n].st[a] == Placing || node[n].st[a] == Retained || (node[n].st[a] == Assigned && node[n].uid[a] <= SPODS))
+#ifdef BUG_LATE_ADD
+#define others(n, c)	0
+#else
+#define others(n, c)	((node[n].st[c.addr] == Assigned && node[n].uid[c.addr] == c.uid) -> node[n].cont[c.addr] : 0)
+#endif
 #define drop(n, a)	node[n].st[a] = 0; node[n].uid[a] = 0; node[n].cont[a] = 0
 #define enter(n, a, s, u, c)	node[n].st[a] = s; node[n].uid[a] = u; node[n].cont[a] = c
 #define hold(n, a)	node[n].busy = node[n].busy | set(a)
@@ -232,14 +270,23 @@ proctype Landing(byte x) {
 #define choose(v, ok, n)	if :: ok(n, 0) -> v = 0 :: ok(n, 1) -> v = 1 :: else -> v = None fi
 
 /* ---- amend: guarded updates of the block, several in one ---- */
+#define Judged	4
+#define leasedHere(n)	k = (tle[0] == n + 1 -> 1 : 0) + (tle[1] == n + 1 -> 2 : 0)
+
 inline applyOne(n, q) {
 	k = node[n].call[q].addr;
 	if
 	:: node[n].op[q] == Claim ->
+		leasedHere(n);
+		if :: node[n].had[q] == 0 -> node[n].had[q] = Judged | k :: else fi;
 		if
-		:: tle[0] == 0 && !has(tp, 0) -> tle[0] = n + 1; changed = 1
+		:: k & ~node[n].had[q]		/* an attempt without an answer has landed */
+		:: !(k & ~node[n].had[q]) && tle[0] == 0 && !has(tp, 0) -> tle[0] = n + 1; changed = 1
 		:: else ->
-			if :: tle[1] == 0 && !has(tp, 1) -> tle[1] = n + 1; changed = 1 :: else -> refused = refused | set(q) fi
+			if
+			:: !(k & ~node[n].had[q]) && tle[1] == 0 && !has(tp, 1) -> tle[1] = n + 1; changed = 1
+			:: else -> refused = refused | set(q)
+			fi
 		fi
 	:: node[n].op[q] == Yield ->
 		for (j : 0 .. ADDRS - 1) {
@@ -290,7 +337,7 @@ inline endBatch(n, error) {	/* results to whom waits */
 	for (i : 0 .. QUEUE - 1) {
 		if
 		:: has(node[n].batch, i) ->
-			node[n].op[i] = 0;
+			node[n].op[i] = 0; node[n].had[i] = 0;
 			node[n].res[i] = (error -> Failed : (has(refused, i) -> Refused : Ok))
 		:: else
 		fi
@@ -402,7 +449,7 @@ proctype Watch(byte n) {
 
 inline over(n, q) {		/* the call ends; on an error its ADD fails */
 	node[n].call[q].pc = 0; node[n].call[q].uid = 0; node[n].call[q].cont = 0; node[n].call[q].addr = 0;
-	node[n].call[q].fresh = 0; node[n].call[q].via = 0; node[n].op[q] = 0; node[n].res[q] = 0
+	node[n].call[q].fresh = 0; node[n].call[q].via = 0; node[n].op[q] = 0; node[n].res[q] = 0; node[n].had[q] = 0
 }
 inline fail(n, q) {
 	printf("n%d    uid %d c%d: ADD fails\n", n, node[n].call[q].uid, node[n].call[q].cont);
@@ -414,8 +461,8 @@ inline fail(n, q) {
 	fi;
 	over(n, q)
 }
-inline forget(n) { node[n].pUID = 0; node[n].pAddr = 0; node[n].pfresh = 0 }
-inline readPointer(n) { node[n].pUID = C.uid; node[n].pAddr = epAddr; node[n].pfresh = 1 }
+inline forget(n) { node[n].pUID = 0; node[n].pAddr = 0; node[n].pOf = 0; node[n].pfresh = 0 }
+inline readPointer(n) { node[n].pUID = C.uid; node[n].pAddr = epAddr; node[n].pOf = epUID; node[n].pfresh = 1 }
 inline failPlace(n) {
 	if :: C.addr != None -> idle(n, C.addr) :: else fi;
 	if :: C.cont != 0 -> forget(n) :: else fi;
@@ -445,7 +492,7 @@ inline answer(n, q) {
 	over(n, q)
 }
 
-#if CRASHES || defined(GIVEUP)
+#if CRASHES || GIVEUPS
 #define assigned(pc, answer)	pc = Answer
 #else
 #define assigned(pc, answer)	answer	/* nothing of interest can come between */
@@ -467,7 +514,10 @@ proctype Place(byte n) {
 		choose(C.addr, known, n);
 		if
 		:: C.addr != None -> d_step { hold(n, C.addr); C.pc = Journal }
-		:: else ->
+#ifdef FENCE
+		:: C.addr == None && !ready(n) -> d_step { failPlace(n) }
+#endif
+		:: C.addr == None && ready(n) ->
 			choose(C.addr, newestOf, n);
 			d_step {
 			if
@@ -519,24 +569,34 @@ proctype Place(byte n) {
 			fi
 		fi }
 	:: d_step { C.pc == Lives2 ->
-		if :: livesHere -> C.pc = Take :: else -> C.addr = None; failPlace(n) fi }
+		if
+		:: livesHere ->
+			C.pc = Take; C.via = (pod[0].uid == C.uid);
+			if
+			:: !has(node[n].busy, C.addr) -> enter(n, C.addr, Retained, 0, 0); node[n].newest = C.addr
+			:: else
+			fi
+		:: else -> C.addr = None; failPlace(n)
+		fi }
 	:: d_step { C.pc == Take && C.fresh ->
 		printf("n%d    uid %d takes a%d over\n", n, C.uid, C.addr);
-		fromBlock(); tle[C.addr] = n + 1; tm = tm & ~set(C.addr); toBlock(); see(n); C.fresh = 0;
+		outrun = outrun || (C.via && pod[0].uid != 0 && pod[0].uid != C.uid);
+		fromBlock(); tle[C.addr] = n + 1; tm = tm & ~set(C.addr); toBlock(); see(n); C.fresh = 0; C.via = 0;
 		if
 		:: has(node[n].busy, C.addr) -> C.addr = None; C.pc = New
-		:: else -> drop(n, C.addr); hold(n, C.addr); C.pc = Journal
+		:: else -> hold(n, C.addr); C.pc = Journal
 		fi }
 	:: d_step { C.pc == Take && C.fresh && canLose ->
 		printf("n%d    uid %d takes a%d over: no answer\n", n, C.uid, C.addr);
-		fromBlock(); tle[C.addr] = n + 1; tm = tm & ~set(C.addr); loseBlock();
-		node[n].trusted = 0; C.fresh = 0;
+		fromBlock(); tle[C.addr] = n + 1; tm = tm & ~set(C.addr);
+		lateOf(C.uid, C.via); loseBlock();
+		node[n].trusted = 0; C.fresh = 0; C.via = 0;
 #ifdef BUG_LOST_IS_FAILED
 		C.addr = None; C.pc = New }
 #else
 		C.pc = Follow }
 #endif
-	:: d_step { C.pc == Take && !C.fresh -> node[n].trusted = 0; C.pc = Follow }
+	:: d_step { C.pc == Take && !C.fresh -> node[n].trusted = 0; C.via = 0; C.pc = Follow }
 	:: d_step { C.pc == Follow -> C.addr = None; failPlace(n) }	/* no more attempts */
 	:: atomic { C.pc == New ->
 		if
@@ -576,7 +636,13 @@ proctype Place(byte n) {
 		node[n].res[0] = 0 }
 	:: d_step { C.pc == Point ->
 		if :: node[n].pUID != C.uid -> readPointer(n) :: else fi;
+		C.pc = (node[n].pAddr != None && node[n].pOf != C.uid -> Lives3 : Pointing) }
+	:: d_step { C.pc == Lives3 ->
+#ifndef BUG_POINT_UNSEEN
+		if :: livesHere -> C.pc = Pointing :: else -> failPlace(n) fi }
+#else
 		C.pc = Pointing }
+#endif
 	:: d_step { C.pc == Pointing && (node[n].pAddr == None -> epAddr == None : node[n].pfresh) ->
 		printf("n%d    uid %d: endpoint names a%d\n", n, C.uid, C.addr);
 		epAddr = C.addr; epUID = C.uid; pointerMoved(); readPointer(n); C.pc = Journal }
@@ -590,7 +656,9 @@ proctype Place(byte n) {
 	:: d_step { C.pc == Journal ->
 		if
 		:: C.cont == 0 && node[n].st[C.addr] == Assigned && node[n].uid[C.addr] == C.uid
-		:: else -> enter(n, C.addr, Assigned, C.uid, C.cont); node[n].newest = C.addr
+		:: else ->
+			k = C.cont | others(n, C);
+			enter(n, C.addr, Assigned, C.uid, k); node[n].newest = C.addr; k = 0
 		fi;
 		printf("n%d    uid %d c%d: a%d is assigned\n", n, C.uid, C.cont, C.addr);
 		C.pc = Answer }
@@ -607,7 +675,10 @@ proctype Pick(byte n; byte q) {
 		choose(T.addr, knownT, n);
 		if
 		:: T.addr != None -> d_step { hold(n, T.addr); T.pc = Journal }
-		:: else ->
+#ifdef FENCE
+		:: T.addr == None && !ready(n) -> d_step { fail(n, q) }
+#endif
+		:: T.addr == None && ready(n) ->
 			choose(T.addr, free, n);
 			d_step {
 			if
@@ -624,7 +695,8 @@ proctype Pick(byte n; byte q) {
 		:: else -> fail(n, q)
 		fi } }
 	:: d_step { T.pc == Journal ->
-		enter(n, T.addr, Assigned, T.uid, T.cont);
+		k = T.cont | others(n, T);
+		enter(n, T.addr, Assigned, T.uid, k); k = 0;
 		printf("n%d    uid %d c%d: a%d is assigned\n", n, T.uid, T.cont, T.addr);
 		assigned(T.pc, answer(n, q)) }
 	:: d_step { T.pc == Answer -> answer(n, q) }
@@ -645,22 +717,30 @@ inline releaseOne(n, a) {
 
 hidden byte at, du, dc;
 #if defined(BUG_BY_NAME)
-#define delMeans(a)	((du <= SPODS) == (node[at].uid[a] <= SPODS))
+#define left(a)	((du <= SPODS) == (node[at].uid[a] <= SPODS) -> 0 : node[at].cont[a])
 #elif defined(BUG_OLD_DEL)
-#define delMeans(a)	(node[at].uid[a] == du)
+#define left(a)	(node[at].uid[a] == du -> 0 : node[at].cont[a])
 #else
-#define delMeans(a)	(node[at].uid[a] == du && (node[at].cont[a] == 0 || node[at].cont[a] == dc))
+#define left(a)	(node[at].uid[a] == du -> node[at].cont[a] & ~dc : node[at].cont[a])
 #endif
 #define sentDel(n, u, c)	at = n; du = u; dc = c; release(); promises()
-inline release() {
+inline release() {		/* what no sandbox has any more */
 	for (i : 0 .. ADDRS - 1) {
+		k = left(i);
 		if
-		:: givable(at, i) && delMeans(i) -> releaseOne(at, i)
+		:: (node[at].st[i] == Assigned || node[at].st[i] == Placing) && k != node[at].cont[i] ->
+			if
+			:: k != 0 -> node[at].cont[i] = k
+			:: k == 0 && !has(node[at].busy, i) -> releaseOne(at, i)
+			:: else
+			fi
 		:: else
 		fi
 	}
-	i = 0
+	i = 0; k = 0
 }
+#define bound(n)	((pod[0].uid != 0 && pod[0].node == n) || (pod[1].uid != 0 && pod[1].node == n) \
+	|| (pod[PODS - 1].uid != 0 && pod[PODS - 1].node == n))
 #define here(n, u)	((pod[0].uid == (u) && pod[0].node == n) || (pod[1].uid == (u) && pod[1].node == n) \
 	|| (pod[PODS - 1].uid == (u) && pod[PODS - 1].node == n))
 
@@ -886,7 +966,9 @@ proctype CollectPointer() {
 
 /* ---- the world: controllers, kubelets, the runtime, faults ---- */
 #define K	pod[q]
-#define nextID	(K.used == 1 && RESTARTS + DELS > 0 -> 2 : 1)
+#define recalls(n, a, u)	((node[n].st[a] == Assigned || node[n].st[a] == Retained) && node[n].uid[a] == u && leased(n, a))
+#define recalled(n, u)	(recalls(n, 0, u) || recalls(n, 1, u))
+#define nextID	(K.used == 1 && RESTARTS + DELS + GIVEUPS > 0 -> 2 : 1)
 #if DELS
 #define delWaits(u, c)	(del[0].uid == (u) && del[0].cont == (c))
 #else
@@ -896,8 +978,9 @@ proctype CollectPointer() {
 inline gone(q) {
 	if
 	:: q == 0 ->
+		outrun = 0;
 		for (i : 0 .. NODES - 1) {
-			if :: node[i].call[0].uid != K.uid -> forget(i) :: else fi
+			if :: node[i].pUID == K.uid -> forget(i) :: else fi
 		}
 		i = 0
 	:: else
@@ -921,18 +1004,19 @@ proctype Kubelet(byte q) {
 		:: else -> tUsed++; K.uid = SPODS + tUsed
 		fi;
 		printf("      pod uid %d (%d) is bound to n%d\n", K.uid, q, K.node) } }
-	:: d_step { K.uid != 0 && !K.live && K.adding == 0 && node[K.node].call[q].pc == 0 && !delWaits(K.uid, nextID) ->
+	:: d_step { K.uid != 0 && !K.live && K.adding == 0 && (ready(K.node) || recalled(K.node, K.uid)) && node[K.node].call[q].pc == 0 && !delWaits(K.uid, nextID) ->
 		K.used = nextID; K.adding = K.used; K.prepared = 1;
 		printf("n%d    ADD uid %d c%d\n", K.node, K.uid, K.adding);
 		node[K.node].call[q].uid = K.uid; node[K.node].call[q].cont = K.adding; node[K.node].call[q].pc = Begin }
 #ifdef PREPARE
-	:: d_step { q == 0 && K.uid != 0 && !K.prepared && node[K.node].call[q].pc == 0 ->
+	:: d_step { q == 0 && K.uid != 0 && !K.prepared && ready(K.node) && node[K.node].call[q].pc == 0 ->
 		K.prepared = 1;
 		printf("n%d    prepare uid %d\n", K.node, K.uid);
 		node[K.node].call[q].uid = K.uid; node[K.node].call[q].pc = Begin }
 #endif
-#ifdef GIVEUP
-	:: d_step { K.adding != 0 ->
+#if GIVEUPS
+	:: d_step { K.adding != 0 && giveups < GIVEUPS ->
+		giveups++;
 		printf("n%d    uid %d c%d: the runtime gives up waiting\n", K.node, K.uid, K.adding);
 		delLater(K.uid, K.node, K.adding);
 		K.adding = 0 }
@@ -961,6 +1045,23 @@ proctype Kubelet(byte q) {
 	od
 }
 
+#if GIVEUPS
+/* An ADD that the runtime does not wait for is served late, after later ones. */
+proctype LateAdds(byte q) {
+	byte u, n, c;
+	do
+	:: d_step { u == 0 && node[0].call[q].pc == Begin && pod[q].adding != node[0].call[q].cont ->
+		u = node[0].call[q].uid; n = 0; c = node[0].call[q].cont; over(0, q) }
+	:: d_step { u == 0 && node[1].call[q].pc == Begin && pod[q].adding != node[1].call[q].cont ->
+		u = node[1].call[q].uid; n = 1; c = node[1].call[q].cont; over(1, q) }
+	:: d_step { u != 0 && node[n].call[q].pc == 0 ->
+		printf("n%d    ADD uid %d c%d comes late\n", n, u, c);
+		node[n].call[q].uid = u; node[n].call[q].cont = c; node[n].call[q].pc = Begin;
+		u = 0; n = 0; c = 0 }
+	od
+}
+#endif
+
 #if DELS
 proctype Runtime() {
 	do
@@ -981,44 +1082,122 @@ proctype Scale() {
 	od
 }
 
+inline crash(n) {		/* memory is lost; the journal and the leases are read anew */
+	for (i : 0 .. QUEUE - 1) { over(n, i) }
+	node[n].cpc = 0; node[n].batch = 0; node[n].give = 0; node[n].cfresh = 0; node[n].yieldLast = 0;
+	node[n].busy = 0; forget(n);
+#ifdef WRITER
+	wrote(n, 1);
+#endif
+	for (i : 0 .. PODS - 1) {
+		if
+		:: pod[i].adding != 0 && pod[i].node == n -> delLater(pod[i].uid, n, pod[i].adding); pod[i].adding = 0
+		:: else
+		fi
+	}
+	i = 0;
+#ifdef BUG_EMPTY_LIST
+	for (i : 0 .. ADDRS - 1) {	/* no pod is listed yet, so none is there */
+		if :: givable(n, i) -> releaseOne(n, i) :: else fi
+	}
+	i = 0;
+#endif
+#ifdef BUG_NOT_LOADED
+	drop(n, 0); drop(n, 1);
+#endif
+#ifdef BUG_ANSWER_FIRST
+	if :: has(node[n].unsynced, 0) -> drop(n, 0) :: else fi;
+	if :: has(node[n].unsynced, 1) -> drop(n, 1) :: else fi;
+	node[n].unsynced = 0;
+#endif
+#ifdef BUG_YIELD_UNSYNCED
+	if :: node[n].st[0] == Yielding -> drop(n, 0) :: else fi;
+	if :: node[n].st[1] == Yielding -> drop(n, 1) :: else fi;
+#endif
+	see(n)
+}
+
 #if CRASHES
 proctype Crash(byte n) {
 	do
 	:: d_step { crashes < CRASHES ->
 		crashes++;
 		printf("n%d    the agent starts anew\n", n);
-		for (i : 0 .. QUEUE - 1) { over(n, i) }
-		node[n].cpc = 0; node[n].batch = 0; node[n].give = 0; node[n].cfresh = 0; node[n].yieldLast = 0;
-		node[n].busy = 0; forget(n);
-#ifdef WRITER
-		wrote(n, 1);
+		crash(n) }
+	od
+}
 #endif
-		for (i : 0 .. PODS - 1) {
-			if
-			:: pod[i].adding != 0 && pod[i].node == n -> delLater(pod[i].uid, n, pod[i].adding); pod[i].adding = 0
-			:: else
-			fi
+
+#ifdef FENCE
+/*
+ * Node 0 is shut down and tainted as out of service: its sandboxes are no
+ * more, and its pods are there until somebody deletes them. It starts again
+ * with its disk. As long as the taint is there, only what the journal knows
+ * is answered. When it is gone, the agent writes the block in which it
+ * leases, and by that ends any update under way that would end its lease.
+ */
+proctype Taint() {
+	do
+	:: d_step { !outs ->
+		printf("      n0 is shut down, out of service\n");
+		outs = 1; out = 1; trusts = 0;
+		crash(0);
+		for (k : 0 .. PODS - 1) {
+			if :: pod[k].node == 0 -> pod[k].live = 0; pod[k].addr = 0; pod[k].cont = 0 :: else fi
 		}
-		i = 0;
-#ifdef BUG_EMPTY_LIST
-		for (i : 0 .. ADDRS - 1) {	/* no pod is listed yet, so none is there */
-			if :: givable(n, i) -> releaseOne(n, i) :: else fi
-		}
-		i = 0;
+		k = 0 }
+	:: d_step { out ->
+		printf("      the taint of n0 is taken off\n");
+		out = 0 }
+#ifdef BUG_TRUST_BY_MEMORY
+	:: d_step { outs && !out && !trusts ->
+		printf("n0    the node is in order: new assignments\n");
+		trusts = 1 }
+#else
+	:: d_step { outs && !out && !trusts && hpc == 0 ->
+		printf("n0    the node is in order\n");
+		hFresh = leasing0; hpc = (leasing0 -> Put : ReadBlock) }
+#ifdef BUG_TRUST_BY_READ
+	:: d_step { hpc == Put -> hpc = ReadBlock; hFresh = 0 }
+#else
+	:: d_step { hpc == Put && hFresh ->
+		printf("n0    the block is written as it is: new assignments\n");
+		blockMoved(); see(0); trusts = 1; hpc = 0 }
+	:: d_step { hpc == Put && hFresh && canLose ->
+		printf("n0    the block is written as it is: no answer\n");
+		fromBlock(); loseBlock(); hpc = 0; hFresh = 0 }
+	:: d_step { hpc == Put && !hFresh -> hpc = ReadBlock }	/* somebody's write has done the same */
 #endif
-#ifdef BUG_NOT_LOADED
-		drop(n, 0); drop(n, 1);
+	:: d_step { hpc == ReadBlock ->
+		printf("n0    new assignments\n");
+		see(0); trusts = 1; hpc = 0 }
 #endif
-#ifdef BUG_ANSWER_FIRST
-		if :: has(node[n].unsynced, 0) -> drop(n, 0) :: else fi;
-		if :: has(node[n].unsynced, 1) -> drop(n, 1) :: else fi;
-		node[n].unsynced = 0;
+	od
+}
+
+/* and the elected agent ends its leases: the block, the Node, its pods */
+proctype Fence() {
+	do
+#ifdef BUG_FENCE_LOOKS_FIRST
+	:: d_step { fpc == 0 && out && leasing0 -> fpc = Bound }
+	:: d_step { fpc == Bound -> fpc = (bound(0) -> 0 : ReadBlock) }
+	:: d_step { fpc == ReadBlock -> fFresh = leasing0; fpc = (leasing0 -> Put : 0) }
+#else
+	:: d_step { fpc == 0 && out && leasing0 -> fFresh = 1; fpc = Gone }
+	:: d_step { fpc == Gone -> fpc = (out -> Bound : 0); fFresh = fFresh && out }
+#ifdef BUG_FENCE_WITH_PODS
+	:: d_step { fpc == Bound -> fpc = Put }
+#else
+	:: d_step { fpc == Bound -> fFresh = fFresh && !bound(0); fpc = (bound(0) -> 0 : Put) }
 #endif
-#ifdef BUG_YIELD_UNSYNCED
-		if :: node[n].st[0] == Yielding -> drop(n, 0) :: else fi;
-		if :: node[n].st[1] == Yielding -> drop(n, 1) :: else fi;
 #endif
-		see(n) }
+	:: d_step { fpc == Put && fFresh ->
+		printf("gc    the leases of n0 are ended\n");
+		fromBlock(); endLeases(); toBlock(); fpc = 0 }
+	:: d_step { fpc == Put && fFresh && canLose ->
+		printf("gc    the leases of n0 are ended: no answer\n");
+		fromBlock(); endLeases(); loseBlock(); fpc = 0; fFresh = 0 }
+	:: d_step { fpc == Put && !fFresh -> fpc = 0 }
 	od
 }
 #endif
@@ -1059,7 +1238,14 @@ init {
 #if DELS
 	run Runtime();
 #endif
-	run CollectPointer(); run Scale(); run Quiet();
+#if GIVEUPS
+	for (k : 0 .. TSLOTS) { run LateAdds(k) }
+#endif
+	run CollectPointer();
+#ifdef FENCE
+	run Taint(); run Fence();
+#endif
+	run Scale(); run Quiet();
 	k = 0; j = 0
 	}
 }
