@@ -28,10 +28,12 @@ demo-down: ## remove the cluster, its images and the docker daemon if the demo s
 
 # The parts of `make test`, in the order from cheap to dear, and what of them
 # leaves results. One that fails keeps no other from its turn.
-PARTS := verify kind-up unit sim mutants crash e2e
-SUMMARY := verify unit tools sim mutants crash e2e
+PARTS := verify kind-up unit sim model mutants crash e2e
+SUMMARY := verify unit tools sim model mutants crash e2e
 
+# What takes as long as it is given gets a minute here.
 test: export MINUTES ?= 1
+test: export SHORT ?= yes
 test: ## all parts from verify to e2e, then one summary (what CI runs)
 	@rm -rf $(RESULTS); failed=0 times=
 	took() { printf ' %s %d:%02d' "$$1" $$((($$2) / 60)) $$((($$2) % 60)); }
@@ -62,8 +64,9 @@ sim: $(BIN)/gotestsum ## whole clusters on one simulated clock, at their worst (
 	$(if $(SEED),,SEEDS=$(or $(SEEDS),1000)) $(BIN)/gotestsum --format standard-verbose --jsonfile $(RESULTS)/sim.json -- -count 1 -timeout 0 -run '^(TestSimulation|TestSeedIsTheSameRunEachTime)$$' ./agent
 
 .PHONY: model
-model: ## the lease protocol in every order of events, small scopes, by spin (5 min)
-	@model/check
+model: ## the lease protocol in every order of events, small scopes, by spin (several min; SHORT=yes: what fits one)
+	@mkdir -p $(RESULTS)
+	MODEL_RESULTS=$(RESULTS)/model.json model/check $(if $(SHORT),--short)
 
 e2e: $(BIN)/gotestsum kind-up image load ## scenarios on the kind cluster, which stays for the next time
 	@mkdir -p $(RESULTS)
