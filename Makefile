@@ -77,7 +77,7 @@ fuzz: ## every fuzz target for TIME each (20s)
 
 mutants: $(BIN)/etcd $(BIN)/kube-apiserver ## plant each known bug in our own code and see which test catches it (ONLY=q: those whose names begin so)
 	@mkdir -p $(RESULTS)
-	nice go run ./mutants -json $(RESULTS)/mutants.json $(ONLY)
+	nice go run ./mutants $(if $(ONLY),,-json $(RESULTS)/mutants.json) $(ONLY)
 
 crash: build $(BIN)/etcd $(BIN)/kube-apiserver ## break eight real agents and their API server at random (MINUTES=2 SEED=1)
 	@mkdir -p $(RESULTS)

@@ -22,7 +22,8 @@ func openRecord(path string) (*record, error) {
 	if path == "" {
 		return &record{}, nil
 	}
-	f, err := os.Create(path)
+	// Append, so that a second run at the same time leaves no holes.
+	f, err := os.OpenFile(path, os.O_CREATE|os.O_TRUNC|os.O_WRONLY|os.O_APPEND, 0o644)
 	if err != nil {
 		return nil, fmt.Errorf("make the file that -json names: %w", err)
 	}

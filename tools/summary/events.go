@@ -74,7 +74,7 @@ func read(r io.Reader) ([]result, error) {
 	for lines.Scan() {
 		var e event
 		if err := json.Unmarshal(lines.Bytes(), &e); err != nil {
-			return l.results(), fmt.Errorf("%q is no test event: %w", lines.Text(), err)
+			return l.results(), fmt.Errorf("%.80q is no test event: %w", lines.Text(), err)
 		}
 		l.take(e)
 	}
