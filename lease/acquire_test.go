@@ -394,3 +394,32 @@ func TestDelBetweenPrepareAndAddKeepsTheAddress(t *testing.T) {
 		w.costs(func() { w.wantAddrs(a.add(next, p).addrs, s.addrs) })
 	})
 }
+
+// The placement of two addresses came to no end, and of one of them Tidy has
+// found out so far that pin and pointer are there.
+func TestRecallIsOfAllFamiliesOrOfNone(t *testing.T) {
+	history(t, func(w *world) {
+		a := w.node("a")
+		v4, v6 := pool("v4", 0, "10.0.0.1-10.0.0.1"), pool("v6", 0, "fd00::1-fd00::1")
+		web := w.member("web-0", a)
+		w.fault = once("PutEndpoint", 1, leasetest.AnswerLost)
+		s, err := a.tryAdd(w.Context(), web, v4, v6)
+		if err == nil {
+			w.Fatal("the endpoint's answer was lost, and ADD succeeded")
+		}
+		a.del(s)
+		w.pass(2 * time.Minute)
+		w.fault = once("Endpoint", 1, leasetest.Lost)
+		if err := a.Tidy(w.Context()); err == nil {
+			w.Fatal("an endpoint was not read, and Tidy succeeded")
+		}
+		a.wantState(addr("10.0.0.1"), lease.Placing)
+		a.wantState(addr("fd00::1"), lease.Retained)
+		if got, err := a.Recall(w.Context(), web.request("next")); err != nil || len(got) != 0 {
+			w.Errorf("recalled %v, %v", got, err)
+		}
+		if now := a.add(web, v4, v6); len(now.addrs) != 2 {
+			w.Errorf("got %v", now.addrs)
+		}
+	})
+}

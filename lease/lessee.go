@@ -230,8 +230,9 @@ func (l *Lessee) Acquire(ctx context.Context, r Request) ([]Entry, error) {
 // request, and makes them its sandbox's, durably. It never asks the cluster,
 // so it answers while the API server is away and before [Lessee.Start]. It
 // returns none for an owner that [Lessee.Acquire] has to be asked for, such as
-// one with an [UnknownSandbox], of whose addresses some may not be known. The
-// request needs no pools.
+// one with an [UnknownSandbox], of whose addresses some may not be known, or one
+// that has been placed in one family and not yet in the other. The request
+// needs no pools.
 func (l *Lessee) Recall(ctx context.Context, r Request) ([]Entry, error) {
 	if r.Owner.PodUID == "" {
 		return nil, nil
@@ -241,21 +242,33 @@ func (l *Lessee) Recall(ctx context.Context, r Request) ([]Entry, error) {
 		return nil, err
 	}
 	defer done()
-	l.mu.Lock()
-	var got []Entry
-	for _, e := range l.entries {
-		if e.Owner == r.Owner && (e.State == Assigned || e.State == Retained) && (!l.started || l.leased(e.Addr)) {
-			l.busy[e.Addr] = true
-			got = append(got, e)
-		}
-	}
-	l.mu.Unlock()
+	got := l.recalled(&r)
 	defer l.idle(got)
-	if len(got) == 0 || slices.ContainsFunc(got, func(e Entry) bool { return e.Container == UnknownSandbox }) {
+	if len(got) == 0 {
 		return nil, nil
 	}
 	r.Sticky = got[0].Sticky
 	return l.assign(&r, got)
+}
+
+// recalled returns, marked busy, the addresses that the journal has for the
+// owner of a request, if it has all of them for certain.
+func (l *Lessee) recalled(r *Request) (got []Entry) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	for _, e := range l.entries {
+		if e.Owner != r.Owner || l.started && !l.leased(e.Addr) {
+			continue
+		}
+		if e.State != Assigned && e.State != Retained || e.Container == UnknownSandbox {
+			return nil
+		}
+		got = append(got, e)
+	}
+	for _, e := range got {
+		l.busy[e.Addr] = true
+	}
+	return got
 }
 
 // takeTurn waits until nothing else is under way for an interface of a pod
