@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"time"
 
 	corev1 "k8s.io/api/core/v1"
@@ -45,7 +46,6 @@ func (h *sim) actions() []simAction {
 		{name: "kubelet", weight: 300, needed: true, do: h.kubelet},
 		{name: "evict", weight: 25, do: h.evict},
 		{name: "complete", weight: 8, do: h.complete},
-		{name: "report", weight: 20, do: h.report},
 		{name: "tear down", weight: 20, do: h.tearDown},
 		{name: "DEL", weight: 60, needed: true, do: h.deliverDel},
 		{name: "ADD given up", weight: 8, fault: true, do: h.giveUp},
@@ -67,6 +67,9 @@ func (h *sim) actions() []simAction {
 
 		{name: "cut", weight: 4, fault: true, do: func() { h.cutOff(h.node()) }},
 		{name: "API server away", weight: 2, fault: true, do: func() {
+			if h.outdated() {
+				return
+			}
 			h.logf("the API server is away")
 			h.count("API server away")
 			h.away.Store(true)
@@ -129,8 +132,20 @@ func (h *sim) pauseSome() {
 	h.count("process paused")
 }
 
+// outdated reports whether an agent has not noticed that its Node is another
+// one. What it assigns then, nobody knows before a kubelet reports it: that
+// kubelets do within half a hold-down is what fencing counts on.
+func (h *sim) outdated() bool {
+	return slices.ContainsFunc(h.nodes, func(n *simNode) bool {
+		return n.agent != nil && n.agent.serving && n.agent.node.UID != n.uid(h)
+	})
+}
+
 // cutOff cuts a node off from the API server.
 func (h *sim) cutOff(n *simNode) {
+	if h.outdated() {
+		return
+	}
 	h.logf("node %s is cut off", n.name)
 	h.count("node cut off")
 	n.running.Load().cut.Store(true)
@@ -255,7 +270,7 @@ func (h *sim) losePods(n *simNode) {
 
 // deleteNode deletes the Node of a machine that is off or runs no pod.
 func (h *sim) deleteNode(n *simNode) {
-	if n.object(h) == nil || n.cut() {
+	if n.object(h) == nil || n.cut() || h.away.Load() {
 		return
 	}
 	for _, p := range h.pods {

@@ -321,18 +321,16 @@ func (h *sim) allOf(n *simNode) {
 // serve lets every pod come up, and fails if one does not although its pools
 // have room.
 func (h *sim) serve() {
-	for range 2 {
-		for range 4 {
-			h.sendDels()
-			h.lookAfterPods()
-			if len(h.waiting()) == 0 {
-				return
-			}
-			h.agents()
-			h.pause(30 * time.Second)
+	// An address that a DEL gave back cools down, is seen free, rests, is
+	// yielded, and is heard of: a round each.
+	for range 8 {
+		h.sendDels()
+		h.lookAfterPods()
+		if len(h.waiting()) == 0 {
+			return
 		}
-		h.deleteBlockers()
-		h.round()
+		h.agents()
+		h.pause(30 * time.Second)
 	}
 	for _, p := range h.waiting() {
 		h.hungry(p)
@@ -384,24 +382,6 @@ func (h *sim) waiting() (pods []*simPod) {
 		}
 	}
 	return pods
-}
-
-// deleteBlockers deletes pods as the agent's log asks for: those that were
-// created while a node with leases was gone, when another bears its name and
-// nothing tells which addresses they have.
-func (h *sim) deleteBlockers() {
-	gone := map[string]bool{}
-	for lessee := range h.lessees() {
-		for _, n := range h.nodes {
-			gone[n.name] = gone[n.name] || n.name == lessee.Name && n.uid(h) != lessee.UID
-		}
-	}
-	for _, p := range h.waiting() {
-		if gone[p.nodeName()] {
-			h.leave(p)
-		}
-	}
-	h.lookAfterPods()
 }
 
 // hungry fails unless a pool of the pod has no address left.

@@ -10,6 +10,7 @@ import (
 	"strings"
 	"time"
 
+	nadv1 "github.com/k8snetworkplumbingwg/network-attachment-definition-client/pkg/apis/k8s.cni.cncf.io/v1"
 	appsv1 "k8s.io/api/apps/v1"
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
@@ -61,7 +62,10 @@ func (p *simPod) families() int {
 type simSandbox struct {
 	container string
 	nodeUID   string // of the Node as its agent knew it
+	begun     time.Time
 	addrs     map[string][]netip.Addr
+	// reported is set when the pod's status tells its first addresses.
+	reported bool
 }
 
 // whole reports whether every interface has its addresses.
@@ -219,6 +223,9 @@ func (h *sim) create(p *simPod) {
 			APIVersion: "apps/v1", Kind: "StatefulSet", Name: p.set.name, UID: types.UID("set"), Controller: &controller,
 		}}
 	}
+	if len(p.interfaces) > 1 {
+		pod.Annotations = map[string]string{nadv1.NetworkAttachmentAnnot: "net1"}
+	}
 	p.uid = string(h.api.put("pods", pod).GetUID())
 	h.pods[p.name] = p
 	h.logf("pod %s is created, uid %s", p.name, p.uid)
@@ -326,7 +333,7 @@ func (h *sim) nextInterface(p *simPod) {
 	}
 	if p.sandbox == nil {
 		h.sandboxes++
-		p.sandbox = &simSandbox{container: fmt.Sprintf("s%d", h.sandboxes), nodeUID: a.node.UID, addrs: map[string][]netip.Addr{}}
+		p.sandbox = &simSandbox{container: fmt.Sprintf("s%d", h.sandboxes), nodeUID: a.node.UID, begun: time.Now(), addrs: map[string][]netip.Addr{}}
 	}
 	s, ifname := p.sandbox, p.interfaces[len(p.sandbox.addrs)]
 	q, begun := h.request(p, s.container, ifname), h.steps
@@ -342,6 +349,7 @@ func (h *sim) nextInterface(p *simPod) {
 			return
 		}
 		h.answered(p, s, ifname, got, begun)
+		h.report(p)
 		h.checkCost(p, mine, free)
 	})
 	if mine = op; !op.done {
@@ -399,12 +407,13 @@ func (h *sim) tearDown() {
 	}
 }
 
-// report writes a pod's first addresses into its status.
-func (h *sim) report() {
-	p := h.some(func(p *simPod) bool { return p.sandbox.whole(p) && !p.node.cut() })
-	if p == nil {
+// report writes a pod's first addresses into its status, as its kubelet does
+// as soon as it can.
+func (h *sim) report(p *simPod) {
+	if !p.sandbox.whole(p) || p.sandbox.reported || p.node.cut() || h.away.Load() {
 		return
 	}
+	p.sandbox.reported = true
 	h.update(p, func(pod *corev1.Pod) {
 		pod.Status.Phase, pod.Status.PodIPs = corev1.PodRunning, nil
 		for _, addr := range p.sandbox.addrs["eth0"] {
@@ -412,6 +421,22 @@ func (h *sim) report() {
 		}
 		pod.Status.PodIP = pod.Status.PodIPs[0].IP
 	})
+}
+
+// kubelets do what they do when time passes: they report what they could not
+// report before, and give up a sandbox that is not whole after two minutes
+// (runtimeRequestTimeout).
+func (h *sim) kubelets() {
+	for _, name := range h.names() {
+		p := h.pods[name]
+		if p.sandbox == nil {
+			continue
+		}
+		h.report(p)
+		if !p.sandbox.whole(p) && time.Since(p.sandbox.begun) >= 2*time.Minute {
+			h.abandon(p)
+		}
+	}
 }
 
 // deliverDel is a DEL, sooner or later, once, twice or never.
@@ -452,16 +477,20 @@ func (h *sim) del(a *simAgent, d simDel) {
 
 // giveUp is a runtime that waits no longer for an ADD.
 func (h *sim) giveUp() {
-	p := h.some(func(p *simPod) bool { return p.adding != nil })
-	if p == nil {
-		return
+	if p := h.some(func(p *simPod) bool { return p.adding != nil }); p != nil {
+		h.abandon(p)
 	}
+}
+
+func (h *sim) abandon(p *simPod) {
 	op := p.adding
-	h.logf("%s #%03d is given up", op.process.name, op.n)
-	h.count("ADD given up")
 	h.addFailed(p)
-	op.cancel()
-	h.reap()
+	if op != nil {
+		h.logf("%s #%03d is given up", op.process.name, op.n)
+		h.count("ADD given up")
+		op.cancel()
+		h.reap()
+	}
 }
 
 // addAgain repeats an ADD of a sandbox that runs: it gets the same answer.

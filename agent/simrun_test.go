@@ -272,6 +272,7 @@ func (h *sim) drain() {
 func (h *sim) pause(d time.Duration) {
 	time.Sleep(d)
 	h.reap()
+	h.kubelets()
 }
 
 // String is the state of everything.

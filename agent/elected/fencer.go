@@ -207,10 +207,11 @@ var errUnknownAddresses = errors.New("a pod is still bound to the node that is g
 
 // holdings adds the addresses that the pod may have to held. successor is the
 // Node that bears the name of the one that is gone, nil if there is none. A
-// pod whose addresses are not known may have any, unless the agent of the node
-// that is gone had ended by the time it was created: an agent that has not
-// noticed that its Node is another one serves the pods of that one too, for
-// less than a hold-down.
+// pod whose addresses are not known may have any. One that was bound to the
+// successor may have any too once it runs: an agent that has not noticed that
+// its Node is another one serves the pods of that one, for half a hold-down at
+// most, and a kubelet says within seconds that a pod runs. A pod that does not
+// run may be waiting for the very addresses that are to come free here.
 func (f *Fencer) holdings(ctx context.Context, pod *corev1.Pod, successor *corev1.Node, held map[netip.Addr]bool) error {
 	if pod.Spec.HostNetwork || cluster.Finished(pod) {
 		return nil
@@ -233,10 +234,22 @@ func (f *Fencer) holdings(ctx context.Context, pod *corev1.Pod, successor *corev
 			known = known || pod.Annotations[nadv1.NetworkAttachmentAnnot] == ""
 		}
 	}
-	if known || successor != nil && pod.CreationTimestamp.Sub(successor.CreationTimestamp.Time) >= f.HoldDown {
+	bound := successor != nil && !pod.CreationTimestamp.Before(&successor.CreationTimestamp)
+	if known || bound && !hasSandbox(pod) {
 		return nil
 	}
 	return fmt.Errorf("pod %s/%s: %w", pod.Namespace, pod.Name, errUnknownAddresses)
+}
+
+// hasSandbox reports whether the pod's status says that it has a sandbox, or
+// had one (KEP-3085).
+func hasSandbox(pod *corev1.Pod) bool {
+	for _, c := range pod.Status.Conditions {
+		if c.Type == corev1.PodReadyToStartContainers && c.Status == corev1.ConditionTrue {
+			return true
+		}
+	}
+	return len(pod.Status.PodIPs) > 0 || pod.Status.Phase != "" && pod.Status.Phase != corev1.PodPending
 }
 
 // endLease ends the lease that the node with the UID has in a block as read,

@@ -85,15 +85,26 @@ func TestPodBoundToTheNodeHoldsItsAddresses(t *testing.T) {
 
 			successor: nodeOf("b"), unknown: true,
 		}, {
-			claim: "the pod was bound to the successor, before the other agent had noticed",
+			claim: "the pod was bound to the successor and does not run",
 			pod:   corev1.Pod{ObjectMeta: metav1.ObjectMeta{Name: "a", CreationTimestamp: metav1.NewTime(time.Unix(1001, 0))}},
 
+			successor: nodeOf("b"),
+		}, {
+			claim: "the pod was bound to the successor and runs",
+			pod: corev1.Pod{
+				ObjectMeta: metav1.ObjectMeta{Name: "a", CreationTimestamp: metav1.NewTime(time.Unix(1001, 0))},
+				Status:     corev1.PodStatus{Phase: corev1.PodRunning},
+			},
 			successor: nodeOf("b"), unknown: true,
 		}, {
-			claim: "the pod was bound to the successor a hold-down later",
-			pod:   corev1.Pod{ObjectMeta: metav1.ObjectMeta{Name: "a", CreationTimestamp: metav1.NewTime(time.Unix(1060, 0))}},
-
-			successor: nodeOf("b"),
+			claim: "the pod was bound to the successor and has a sandbox",
+			pod: corev1.Pod{
+				ObjectMeta: metav1.ObjectMeta{Name: "a", CreationTimestamp: metav1.NewTime(time.Unix(1001, 0))},
+				Status: corev1.PodStatus{Phase: corev1.PodPending, Conditions: []corev1.PodCondition{
+					{Type: corev1.PodReadyToStartContainers, Status: corev1.ConditionTrue},
+				}},
+			},
+			successor: nodeOf("b"), unknown: true,
 		}, {
 			claim: "the pod is in the node's network", pod: corev1.Pod{Spec: corev1.PodSpec{HostNetwork: true}, Status: podIPs},
 		}, {
