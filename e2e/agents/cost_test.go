@@ -55,6 +55,7 @@ func TestPodStartsCostWhatTheDesignSays(t *testing.T) {
 		a.prepared(t, before, "get", "spiderendpoints")
 		first = a.add(t, web, "c2")
 	})
+	a.del(t, web, "c2") // the sandbox is replaced
 	measure(limits[2].name, a, func(counts) { again = a.add(t, web, "c3") })
 	measure(limits[5].name, a, func(counts) { a.del(t, web, "c3") })
 	c.deletePod(t, "web-0")
