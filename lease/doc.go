@@ -205,6 +205,10 @@
 //     and, before it is trusted anew, to write each of its blocks as it is: the
 //     end of its lease may have been judged before and be under way. Who fences
 //     reads the block before the node, so it sees the node back or loses.
+//   - That the lease of a pinned address is where its pod lives. A take-over that
+//     is under way when its pod goes may land after a later pod of the identity
+//     has confirmed the address on the node before. The pin keeps everybody else
+//     away from it, and that pod's next ADD takes it back.
 //   - Fairness. A pool that is used out is given to who asks at the right
 //     moment.
 //   - That one call searches a large pool to its end: a claim looks at 64 blocks
