@@ -308,7 +308,7 @@ func (h *sim) allOf(n *simNode) {
 		h.notify(n, w)
 		h.drain()
 	}
-	for range len(n.agent.writes.keys) {
+	for range n.agent.writes.Len() {
 		h.writeEndpoint(n)
 		h.drain()
 	}

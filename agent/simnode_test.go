@@ -6,6 +6,7 @@ import (
 	"log/slog"
 	"net/netip"
 	"slices"
+	"sync"
 	"sync/atomic"
 	"time"
 
@@ -60,13 +61,31 @@ type simAgent struct {
 // simQueue is a workqueue that the simulation takes keys from.
 type simQueue struct {
 	workqueue.TypedRateLimitingInterface[string] // nil
+	mu                                           sync.Mutex
 	keys                                         []string
 }
 
 func (q *simQueue) Add(key string) {
+	q.mu.Lock()
+	defer q.mu.Unlock()
 	if !slices.Contains(q.keys, key) {
 		q.keys = append(q.keys, key)
 	}
+}
+
+func (q *simQueue) Len() int {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	return len(q.keys)
+}
+
+// take removes the i-th key.
+func (q *simQueue) take(i int) string {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	key := q.keys[i]
+	q.keys = slices.Delete(q.keys, i, i+1)
+	return key
 }
 
 func (h *sim) addNode(name string) *simNode {
@@ -288,12 +307,10 @@ func (h *sim) findLost(n *simNode) {
 // writeEndpoint writes one endpoint that is due, and again after an error.
 func (h *sim) writeEndpoint(n *simNode) {
 	a := n.agent
-	if a == nil || !a.started || a.process.paused || len(a.writes.keys) == 0 || a.busy["endpoint"] {
+	if a == nil || !a.started || a.process.paused || a.writes.Len() == 0 || a.busy["endpoint"] {
 		return
 	}
-	i := h.random.IntN(len(a.writes.keys))
-	key := a.writes.keys[i]
-	a.writes.keys = slices.Delete(a.writes.keys, i, i+1)
+	key := a.writes.take(h.random.IntN(a.writes.Len()))
 	h.alone(n, "endpoint", func(ctx context.Context, a *Agent) error { return a.endpoints.write(ctx, key) }, func(err error) {
 		if err != nil {
 			a.writes.Add(key)

@@ -42,6 +42,7 @@ type simCache[T simCached] struct {
 	selects                           func(T) bool
 	store                             simStore[T]
 	handlers                          []cache.TypedResourceEventHandler[T]
+	mu                                sync.Mutex // of handlers and notices
 	notices                           []func()
 	seen                              uint64
 }
@@ -106,10 +107,12 @@ func (s simStore[T]) List() []any {
 func (c *simCache[T]) HasSynced() bool { return c.seen > 0 }
 
 func (c *simCache[T]) AddTypedEventHandler(h cache.TypedResourceEventHandler[T], _ ...cache.HandlerOptions) (cache.ResourceEventHandlerRegistration, error) {
+	c.mu.Lock()
 	c.handlers = append(c.handlers, h)
+	c.mu.Unlock()
 	for _, key := range c.store.keys() {
 		o, _ := c.store.get(key)
-		c.notices = append(c.notices, func() { h.OnAdd(o, true) })
+		c.notify(func() { h.OnAdd(o, true) })
 	}
 	return nil, nil
 }
@@ -188,21 +191,36 @@ func (c *simCache[T]) see(key string, is T, exists bool) {
 	case had:
 		c.store.drop(key)
 	}
-	for _, h := range c.handlers {
+	c.mu.Lock()
+	handlers := slices.Clone(c.handlers)
+	c.mu.Unlock()
+	for _, h := range handlers {
 		switch {
 		case exists && had:
-			c.notices = append(c.notices, func() { h.OnUpdate(was, is) })
+			c.notify(func() { h.OnUpdate(was, is) })
 		case exists:
-			c.notices = append(c.notices, func() { h.OnAdd(is, false) })
+			c.notify(func() { h.OnAdd(is, false) })
 		case had:
-			c.notices = append(c.notices, func() { h.OnDelete(cache.DeletedObject[T]{OptionalObj: was}) })
+			c.notify(func() { h.OnDelete(cache.DeletedObject[T]{OptionalObj: was}) })
 		}
 	}
 }
 
-func (c *simCache[T]) waits() bool { return len(c.notices) > 0 }
+func (c *simCache[T]) notify(notice func()) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.notices = append(c.notices, notice)
+}
+
+func (c *simCache[T]) waits() bool {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return len(c.notices) > 0
+}
 
 func (c *simCache[T]) next() func() {
+	c.mu.Lock()
+	defer c.mu.Unlock()
 	if len(c.notices) == 0 {
 		return nil
 	}
