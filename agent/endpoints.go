@@ -71,8 +71,8 @@ func (w *endpoints) write(ctx context.Context, key string) error {
 		return w.unseen(namespace, name)
 	}
 	entries := w.assigned(uidOf(pod))
-	if len(entries) == 0 {
-		return nil
+	if len(entries) == 0 { // the watch may still show an earlier pod of the name
+		return w.unseen(namespace, name)
 	}
 	if !entries[0].Sticky && w.agent.config.Endpoints == endpointsStatefulSet {
 		return nil
@@ -117,7 +117,7 @@ var errPodNotSeen = errors.New("the pod has not been seen yet")
 // name.
 func (w *endpoints) unseen(namespace, name string) error {
 	for _, e := range w.agent.lessee.Entries() {
-		if e.State == lease.Assigned && e.Namespace == namespace && e.Pod == name {
+		if e.State == lease.Assigned && e.Namespace == namespace && e.Pod == name && e.Detail != nil {
 			return errPodNotSeen
 		}
 	}
