@@ -242,6 +242,7 @@ func (h *sim) quiet() {
 		h.mend()
 		broken = len(h.log) > before
 	}
+	h.inOrder = true
 	h.drain()
 }
 

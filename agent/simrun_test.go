@@ -75,9 +75,11 @@ type sim struct {
 	opsBegun, sandboxes int
 
 	// rate is how many of a hundred calls meet a fault.
-	rate  int
-	calm  bool
-	moods map[string]int
+	rate int
+	calm bool
+	// inOrder is set when nothing is broken any more.
+	inOrder bool
+	moods   map[string]int
 
 	steps   int
 	faults  map[string]int
@@ -265,6 +267,23 @@ func (h *sim) drain() {
 			return
 		}
 		time.Sleep(time.Second) // synctest's time: somebody waits for a timer
+		if h.inOrder {
+			h.goOn()
+		}
+	}
+}
+
+// goOn is what goes on by itself every second: watches catch up, and agents
+// give up what they do not use.
+func (h *sim) goOn() {
+	for _, n := range h.nodes {
+		if a := n.agent; a != nil && a.serving {
+			for _, w := range a.watchers {
+				w.hear(h.api, len(h.api.changes))
+				h.notify(n, w)
+			}
+			h.upkeep(n)
+		}
 	}
 }
 
