@@ -330,7 +330,7 @@ func (h *sim) serve() {
 		if len(h.waiting()) == 0 {
 			return
 		}
-		h.agents()
+		h.round()
 		h.pause(30 * time.Second)
 	}
 	for _, p := range h.waiting() {
