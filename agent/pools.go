@@ -183,7 +183,7 @@ func (p *pools) shrunk(was, is *v2beta1.SpiderIPPool) bool {
 		return false
 	}
 	ranges, err := p.ranges(is)
-	return err == nil && (was.Generation != is.Generation || plenty(is, ranges) < plenty(was, ranges))
+	return err == nil && (was.Generation != is.Generation || plenty(is, ranges) < plenty(was, ranges) || scarce(is) && !scarce(was))
 }
 
 // recent returns the pools that pods of this node asked for lately. Those
@@ -233,7 +233,7 @@ func (p *pools) detailOf(addr netip.Addr) json.RawMessage {
 // plenty returns how many addresses of the pool a node may take ahead of
 // need: a share of what no pod has, and at most a block.
 func plenty(pool *v2beta1.SpiderIPPool, ranges *netipx.IPSet) int {
-	if meta.IsStatusConditionTrue(pool.Status.Conditions, v2beta1.ConditionScarce) {
+	if scarce(pool) {
 		return 0
 	}
 	left := v2beta1.Count(ranges)
@@ -241,6 +241,11 @@ func plenty(pool *v2beta1.SpiderIPPool, ranges *netipx.IPSet) int {
 		left -= *pool.Status.AllocatedIPCount
 	}
 	return int(min(max(left/plentyShare, 0), lease.Size))
+}
+
+// scarce reports whether every address of the pool is leased by some node.
+func scarce(pool *v2beta1.SpiderIPPool) bool {
+	return meta.IsStatusConditionTrue(pool.Status.Conditions, v2beta1.ConditionScarce)
 }
 
 // detail returns what is stored with an address of the pool: all that an ADD

@@ -108,25 +108,37 @@ func (u *upkeep) restless(addr netip.Addr) bool {
 }
 
 // surplus returns the free addresses whose leases this node has no use for:
-// those of no pool in use here, and what a pool has beyond keepShare claims.
-// In a scarce pool that is everything.
+// those of no pool in use here, what a pool has beyond keepShare claims, and
+// all of a scarce pool, also where a rich one overlaps it.
 func surplus(free []netip.Addr, recent []lease.Pool, restless func(netip.Addr) bool) []netip.Addr {
 	kept := make([]int, len(recent))
 	var surplus []netip.Addr
 	for _, addr := range free {
-		keep := restless(addr)
-		for i, p := range recent {
-			if p.Ranges.Contains(addr) && kept[i] < keepShare*p.Plenty {
-				kept[i]++
-				keep = true
-				break
-			}
-		}
-		if !keep {
+		if !keep(addr, recent, kept) && !restless(addr) {
 			surplus = append(surplus, addr)
 		}
 	}
 	return surplus
+}
+
+// keep reports whether a free address is one to keep, and counts it for the
+// pool it is kept for.
+func keep(addr netip.Addr, recent []lease.Pool, kept []int) bool {
+	keeper := -1
+	for i, p := range recent {
+		switch {
+		case !p.Ranges.Contains(addr):
+		case p.Plenty == 0:
+			return false
+		case keeper < 0 && kept[i] < keepShare*p.Plenty:
+			keeper = i
+		}
+	}
+	if keeper < 0 {
+		return false
+	}
+	kept[keeper]++
+	return true
 }
 
 // runsLow reports whether a rich pool has less than half a claim in reserve.

@@ -48,6 +48,7 @@ func TestSurplusIsWhatNobodyHereHasUseFor(t *testing.T) {
 		{"a scarce pool keeps nothing", []lease.Pool{scarce}, nil, free},
 		{"no pool in use keeps nothing", nil, nil, free},
 		{"what came free just now stays", nil, addrs("10.0.0.2"), addrs("10.0.0.1", "10.0.0.3", "10.9.0.1")},
+		{"a scarce pool keeps nothing, where a rich one overlaps it", []lease.Pool{rich, scarce}, nil, free},
 		{"an address counts for one pool only", []lease.Pool{rich, rich}, nil, addrs("10.9.0.1")},
 	} {
 		t.Run(c.name, func(t *testing.T) {
