@@ -191,7 +191,8 @@ func (l *Lessee) retained(id Identity, pools []Pool) (Entry, bool) {
 	defer l.mu.Unlock()
 	var newest Entry
 	for _, e := range l.entries {
-		if e.Sticky && e.Identity() == id && familyIs(pools, e.Addr) && !l.busy[e.Addr] &&
+		// One without detail is told by the endpoint, or not at all.
+		if e.Sticky && e.Identity() == id && familyIs(pools, e.Addr) && !l.busy[e.Addr] && e.Detail != nil &&
 			(e.State == Retained || e.State == Assigned) && !e.Since.Before(newest.Since) {
 			newest = e
 		}
