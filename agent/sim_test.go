@@ -42,8 +42,9 @@ import (
 // that call what is called here step by step, and the caches by which the
 // elected agent finds out where to look; those run in e2e.
 
-// unitSeeds is how many runs a test without SEEDS plays: a second's worth.
-const unitSeeds = 15
+// unitSeeds is how many runs a test without SEEDS plays: with the race detector
+// some seconds' worth.
+const unitSeeds = 6
 
 // TestSimulation plays runs.
 func TestSimulation(t *testing.T) {
