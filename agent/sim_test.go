@@ -179,7 +179,7 @@ func (h *sim) play() {
 			return
 		}
 	}
-	for _, phase := range []func(){h.quiet, h.settle, h.serve, h.round, h.agree, h.finish, h.checkHistories} {
+	for _, phase := range []func(){h.quiet, h.settle, h.serve, h.rest, h.agree, h.finish, h.checkHistories} {
 		if phase(); h.failed {
 			return
 		}

@@ -258,6 +258,15 @@ func (h *sim) settle() {
 	h.agents()
 }
 
+// rest lets what the last DELs left come to its end: the unfinished placement
+// of a sandbox that is gone stays a minute for its pod.
+func (h *sim) rest() {
+	h.pause(2 * time.Minute)
+	for range 2 {
+		h.round()
+	}
+}
+
 // round lets everybody do once what it does by itself.
 func (h *sim) round() {
 	h.agents()
