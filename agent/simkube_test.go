@@ -247,7 +247,12 @@ func (h *sim) schedule() {
 	}
 	h.logf("pod %s is bound to %s", p.name, n.name)
 	p.node = n
-	h.update(p, func(pod *corev1.Pod) { pod.Spec.NodeName = n.name })
+	h.update(p, func(pod *corev1.Pod) {
+		pod.Spec.NodeName = n.name
+		pod.Status.Conditions = []corev1.PodCondition{{
+			Type: corev1.PodScheduled, Status: corev1.ConditionTrue, LastTransitionTime: metav1.NewTime(time.Now()),
+		}}
+	})
 }
 
 // leave sets a pod's deletionTimestamp.

@@ -10,6 +10,7 @@ import (
 
 	nadv1 "github.com/k8snetworkplumbingwg/network-attachment-definition-client/pkg/apis/k8s.cni.cncf.io/v1"
 	corev1 "k8s.io/api/core/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
 	"github.com/holdfast-ipam/holdfast/agent/cluster"
 	"github.com/holdfast-ipam/holdfast/lease"
@@ -234,11 +235,24 @@ func (f *Fencer) holdings(ctx context.Context, pod *corev1.Pod, successor *corev
 			known = known || pod.Annotations[nadv1.NetworkAttachmentAnnot] == ""
 		}
 	}
-	bound := successor != nil && !pod.CreationTimestamp.Before(&successor.CreationTimestamp)
+	since := boundSince(pod)
+	bound := successor != nil && !since.Before(&successor.CreationTimestamp)
 	if known || bound && !hasSandbox(pod) {
 		return nil
 	}
 	return fmt.Errorf("pod %s/%s: %w", pod.Namespace, pod.Name, errUnknownAddresses)
+}
+
+// boundSince returns since when the pod is bound to its node: the API server
+// says so as it binds the pod. Of one that was created bound it is the kubelet
+// that says so, by its own clock.
+func boundSince(pod *corev1.Pod) metav1.Time {
+	for _, c := range pod.Status.Conditions {
+		if c.Type == corev1.PodScheduled && c.Status == corev1.ConditionTrue && !c.LastTransitionTime.IsZero() {
+			return c.LastTransitionTime
+		}
+	}
+	return pod.CreationTimestamp
 }
 
 // hasSandbox reports whether the pod's status says that it has a sandbox, or

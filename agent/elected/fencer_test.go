@@ -90,6 +90,24 @@ func TestPodBoundToTheNodeHoldsItsAddresses(t *testing.T) {
 
 			successor: nodeOf("b"),
 		}, {
+			claim: "the pod is older than the successor, was bound to it and does not run",
+			pod: corev1.Pod{
+				ObjectMeta: metav1.ObjectMeta{Name: "a", CreationTimestamp: metav1.NewTime(time.Unix(999, 0))},
+				Status: corev1.PodStatus{Phase: corev1.PodPending, Conditions: []corev1.PodCondition{
+					{Type: corev1.PodScheduled, Status: corev1.ConditionTrue, LastTransitionTime: metav1.NewTime(time.Unix(1001, 0))},
+				}},
+			},
+			successor: nodeOf("b"),
+		}, {
+			claim: "the pod was bound before there was the successor",
+			pod: corev1.Pod{
+				ObjectMeta: metav1.ObjectMeta{Name: "a", CreationTimestamp: metav1.NewTime(time.Unix(998, 0))},
+				Status: corev1.PodStatus{Phase: corev1.PodPending, Conditions: []corev1.PodCondition{
+					{Type: corev1.PodScheduled, Status: corev1.ConditionTrue, LastTransitionTime: metav1.NewTime(time.Unix(999, 0))},
+				}},
+			},
+			successor: nodeOf("b"), unknown: true,
+		}, {
 			claim: "the pod was bound to the successor and runs",
 			pod: corev1.Pod{
 				ObjectMeta: metav1.ObjectMeta{Name: "a", CreationTimestamp: metav1.NewTime(time.Unix(1001, 0))},
