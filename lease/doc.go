@@ -127,6 +127,7 @@
 //	Retained  -> Assigned   taken over                  D, then the answer
 //	Retained  -> Cooling    C: the pin is gone          C, D
 //	Placing   -> Cooling    C: the pin is withdrawn     C, D
+//	Assigned  -> Cooling    set aside, not sticky       D, then the answer
 //	Cooling   -> free       time                        D with the next write
 //	free      -> Yielding   Yield                       D, then C: the lease ends
 //	Yielding  -> (none)     that update is settled      D
@@ -134,6 +135,11 @@
 // A DEL leaves a Placing entry in its state: whether there is a pin is not
 // known, so the next pod of the identity takes it up, or [Lessee.Tidy] finds
 // out after a minute's grace.
+//
+// An address that a stranger to the cluster was found to use is set aside
+// ([Lessee.SetAside]): it cools down for longer, for nobody in particular, and
+// on this node, so that the others do not run into the same stranger. A sticky
+// one stays with its identity.
 //
 // An ADD may be that of a sandbox which is no more, from a plugin that its
 // runtime has lost. Which of a pod's sandboxes lives is not known here, so an
