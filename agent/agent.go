@@ -63,6 +63,7 @@ type Agent struct {
 	blocks     *blocks
 	upkeep     *upkeep
 	endpoints  *endpoints
+	leaks      *leaks
 	metrics    *metrics
 	// complete marks a journal that was lost as rebuilt.
 	complete func() error
@@ -125,6 +126,7 @@ func (a *Agent) connect(rc *rest.Config) error {
 	a.namespaces = newNamespaces(meta)
 	a.upkeep = newUpkeep(a)
 	a.endpoints = newEndpoints(a)
+	a.leaks = newLeaks(a.now, a.config.GC.Delay.Duration)
 	return nil
 }
 
@@ -201,6 +203,8 @@ func (a *Agent) begin(ctx context.Context, group *errgroup.Group, fresh bool) er
 	}
 	group.Go(func() error { return a.upkeep.run(ctx) })
 	group.Go(func() error { return a.endpoints.run(ctx) })
+	group.Go(func() error { a.endpoints.informer.RunWithContext(ctx); return nil })
+	group.Go(func() error { return every(ctx, mendPeriod, a.log, "endpoints", a.mendEndpoints) })
 	group.Go(func() error { return every(ctx, leakPeriod, a.log, "leaks", a.findLeaks) })
 	group.Go(func() error { return every(ctx, lostPeriod, a.log, "lost blocks", a.findLost) })
 	group.Go(func() error { return a.runElected(ctx) })
@@ -220,7 +224,7 @@ func (a *Agent) start(ctx context.Context, fresh bool) error {
 		return err
 	}
 	a.log.Info("ready", "node", a.node.Name, "nodeUID", a.node.UID, "version", a.options.Version, "journalLost", fresh)
-	if err := errors.Join(a.watchPods(ctx), a.watchPools()); err != nil {
+	if err := errors.Join(a.watchPods(ctx), a.watchPools(), a.watchEndpoints()); err != nil {
 		return err
 	}
 	a.upkeep.kick()
@@ -252,7 +256,8 @@ func (a *Agent) runElected(ctx context.Context) error {
 		Kubernetes: a.kube, CRDs: a.clients, Networks: a.networks, Cluster: a.cluster,
 		Namespace: a.options.Namespace, Identity: a.options.PodName,
 		EnableStatefulSet: a.config.EnableStatefulSet, HoldDown: a.config.HoldDown.Duration,
-		Log: a.log,
+		Resync: a.config.GC.Interval.Duration,
+		Log:    a.log,
 	}).Run(ctx)
 }
 

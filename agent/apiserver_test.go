@@ -337,12 +337,17 @@ func lostPod(t *testing.T, s *realServer) {
 	if err := a.pods.informer.GetStore().Delete(pod); err != nil {
 		t.Fatal(err)
 	}
+	if err := a.findLeaks(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	clock.at = clock.at.Add(usualGrace + tearDown)
 	if err := a.findLeaks(t.Context()); err != nil || !has(a, pod, addr) {
 		t.Errorf("a pod that lives lost %s to a watch that lost the pod, %v", addr, err)
 	}
 	s.deletePod(t, "lives-on")
 	// On its way out the pod may show in the watch once more.
 	for deadline := time.Now().Add(time.Minute); has(a, pod, addr); <-time.After(10 * time.Millisecond) {
+		clock.at = clock.at.Add(time.Second)
 		if err := a.findLeaks(t.Context()); err != nil || time.Now().After(deadline) {
 			t.Fatalf("a pod that is gone keeps %s, %v", addr, err)
 		}

@@ -32,6 +32,23 @@ type Config struct {
 	// Endpoints is "all", or "statefulset" to write no SpiderEndpoint for
 	// other pods.
 	Endpoints string `json:"endpoints"`
+	// GC says how what is left over is taken back.
+	GC GC `json:"gc"`
+}
+
+// GC is when addresses come back that nobody gave back.
+type GC struct {
+	// Interval is how often the elected agent looks at everything without an
+	// event that would tell it to.
+	Interval Duration `json:"interval"`
+	// ZombieOnReadyNode takes addresses of a stateless pod back although no
+	// DEL came, once its kubelet has reported that every container has ended
+	// and the pod's grace period has passed. A sandbox that is left answers
+	// for the address all the same.
+	ZombieOnReadyNode bool `json:"zombieOnReadyNode"`
+	// Delay is waited beyond a pod's grace period, here and for a pod that was
+	// deleted by force.
+	Delay Duration `json:"delay"`
 }
 
 // Duration is a time.Duration written as in "5s".
@@ -52,6 +69,10 @@ const (
 	endpointsStatefulSet = "statefulset"
 )
 
+// minInterval is the shortest time between two looks at everything: each costs
+// a look into the caches for every block and endpoint of the cluster.
+const minInterval = 10 * time.Second
+
 // DefaultConfig is what holds where the file says nothing.
 func DefaultConfig() Config {
 	return Config{
@@ -60,6 +81,7 @@ func DefaultConfig() Config {
 		CoolDown:              Duration{5 * time.Second},
 		HoldDown:              Duration{5 * time.Minute},
 		Endpoints:             endpointsAll,
+		GC:                    GC{Interval: Duration{10 * time.Minute}},
 	}
 }
 
@@ -93,6 +115,10 @@ func (c *Config) validate() error {
 		return fmt.Errorf("endpoints is %q: want %q or %q", c.Endpoints, endpointsAll, endpointsStatefulSet)
 	case c.CoolDown.Duration < 0:
 		return fmt.Errorf("coolDown is %s: it cannot be negative", c.CoolDown)
+	case c.GC.Interval.Duration < minInterval:
+		return fmt.Errorf("gc.interval is %s: want at least %s", c.GC.Interval, minInterval)
+	case c.GC.Delay.Duration < 0:
+		return fmt.Errorf("gc.delay is %s: it cannot be negative", c.GC.Delay)
 	case c.HoldDown.Duration < time.Minute:
 		return fmt.Errorf("holdDown is %s: want at least 1m, or a busy API server looks like a lost one", c.HoldDown)
 	}

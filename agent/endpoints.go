@@ -9,9 +9,14 @@ import (
 	"strings"
 	"time"
 
+	corev1 "k8s.io/api/core/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/fields"
 	"k8s.io/client-go/tools/cache"
 	"k8s.io/client-go/util/workqueue"
 
+	"github.com/holdfast-ipam/holdfast/agent/watch"
+	"github.com/holdfast-ipam/holdfast/crds/spiderpool/v2beta1"
 	"github.com/holdfast-ipam/holdfast/lease"
 )
 
@@ -28,11 +33,21 @@ const (
 type endpoints struct {
 	agent *Agent
 	queue workqueue.TypedRateLimitingInterface[string]
+	// informer is the endpoints that name this node. Nothing waits for it.
+	informer watch.Informer[*v2beta1.SpiderEndpoint]
 }
 
 func newEndpoints(a *Agent) *endpoints {
-	return &endpoints{agent: a, queue: workqueue.NewTypedRateLimitingQueue(
+	mine := func(o *metav1.ListOptions) {
+		o.FieldSelector = fields.OneTermEqualSelector(v2beta1.FieldEndpointNode, a.options.NodeName).String()
+	}
+	w := &endpoints{agent: a, queue: workqueue.NewTypedRateLimitingQueue(
 		workqueue.NewTypedItemExponentialFailureRateLimiter[string](endpointFirstPause, endpointLongPause))}
+	if a.clients != nil {
+		w.informer = watch.New(a.clients.Endpoints(metav1.NamespaceAll), &v2beta1.SpiderEndpoint{},
+			watch.Options[*v2beta1.SpiderEndpoint]{Narrow: mine})
+	}
+	return w
 }
 
 func (w *endpoints) enqueue(namespace, pod string) {
@@ -67,17 +82,26 @@ func (w *endpoints) write(ctx context.Context, key string) error {
 		return err
 	}
 	pod, ok := w.agent.pods.cached(namespace, name)
-	if !ok {
-		return w.unseen(namespace, name)
+	var entries []lease.Entry
+	if ok {
+		entries = w.assigned(uidOf(pod))
 	}
-	entries := w.assigned(uidOf(pod))
-	if len(entries) == 0 { // the watch may still show an earlier pod of the name
-		return w.unseen(namespace, name)
+	if len(entries) == 0 { // the watch may still show an earlier pod of the name, or none yet
+		if err := w.unseen(namespace, name); err != nil {
+			return err
+		}
+		return w.mend(ctx, namespace, name, pod)
 	}
 	if !entries[0].Sticky && w.agent.config.Endpoints == endpointsStatefulSet {
 		return nil
 	}
-	c := w.agent.cluster
+	return w.put(ctx, pod, entries)
+}
+
+// put writes the endpoint of a pod that has these entries, if it says anything
+// else.
+func (w *endpoints) put(ctx context.Context, pod *corev1.Pod, entries []lease.Entry) error {
+	c, namespace, name := w.agent.cluster, pod.Namespace, pod.Name
 	old, err := c.Endpoint(ctx, namespace, name)
 	if err != nil && !errors.Is(err, lease.ErrNotFound) {
 		return fmt.Errorf("read the endpoint: %w", err)

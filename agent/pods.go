@@ -2,7 +2,6 @@ package agent
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"log/slog"
 	"time"
@@ -17,7 +16,6 @@ import (
 
 	"github.com/holdfast-ipam/holdfast/agent/watch"
 	"github.com/holdfast-ipam/holdfast/cni"
-	"github.com/holdfast-ipam/holdfast/lease"
 )
 
 const (
@@ -25,10 +23,6 @@ const (
 	// it reads the pod itself, and podPoll how often it looks.
 	podWait = 500 * time.Millisecond
 	podPoll = 10 * time.Millisecond
-	// leakPeriod is how often the journal is compared with the node's pods,
-	// and leakAge how old an entry without pod must be to be looked up.
-	leakPeriod = 30 * time.Second
-	leakAge    = 30 * time.Second
 	// staticUID is where the kubelet puts the UID that it passes to CNI for a
 	// pod that it started by itself: the API server's object has another.
 	staticUID = corev1.MirrorPodAnnotationKey
@@ -49,11 +43,21 @@ func newPods(client kubernetes.Interface, node string) *pods {
 		&corev1.Pod{}, watch.Options[*corev1.Pod]{Narrow: mine, Slim: slimPod})}
 }
 
-// slimPod drops what nobody here reads, so that a cached pod costs little.
+// slimPod drops what nobody here reads, so that a cached pod costs little. Of
+// a pod in its last phase it keeps what [cluster.Finished] looks at.
 func slimPod(pod *corev1.Pod) {
-	pod.Spec = corev1.PodSpec{NodeName: pod.Spec.NodeName, HostNetwork: pod.Spec.HostNetwork}
-	pod.Status.ContainerStatuses, pod.Status.InitContainerStatuses, pod.Status.EphemeralContainerStatuses = nil, nil, nil
-	pod.Status.Conditions = nil
+	spec := corev1.PodSpec{
+		NodeName: pod.Spec.NodeName, HostNetwork: pod.Spec.HostNetwork, RestartPolicy: pod.Spec.RestartPolicy,
+		TerminationGracePeriodSeconds: pod.Spec.TerminationGracePeriodSeconds,
+	}
+	if inLastPhase(pod) {
+		for _, c := range pod.Spec.Containers {
+			spec.Containers = append(spec.Containers, corev1.Container{Name: c.Name})
+		}
+	} else {
+		pod.Status.ContainerStatuses, pod.Status.InitContainerStatuses, pod.Status.EphemeralContainerStatuses = nil, nil, nil
+	}
+	pod.Spec, pod.Status.Conditions = spec, nil
 }
 
 // uidOf returns the UID under which the runtime knows the pod.
@@ -75,7 +79,7 @@ func (p *pods) find(ctx context.Context, want cni.Pod) (*corev1.Pod, error) {
 		return ok && (want.UID == "" || uidOf(pod) == want.UID), nil
 	})
 	if err == nil {
-		return pod, nil
+		return pod, over(want, pod)
 	}
 	pod, err = p.client.CoreV1().Pods(want.Namespace).Get(ctx, want.Name, metav1.GetOptions{})
 	switch {
@@ -86,7 +90,7 @@ func (p *pods) find(ctx context.Context, want cni.Pod) (*corev1.Pod, error) {
 	case want.UID != "" && uidOf(pod) != want.UID:
 		return nil, podGone(want, fmt.Sprintf("the pod of that name has UID %s now", pod.UID))
 	}
-	return pod, nil
+	return pod, over(want, pod)
 }
 
 func podGone(want cni.Pod, why string) error {
@@ -101,28 +105,34 @@ func (p *pods) cached(namespace, name string) (*corev1.Pod, bool) {
 	return p.informer.Get(namespace + "/" + name)
 }
 
-// live returns the UIDs of the node's pods, ok only if that is known.
-func (p *pods) live() (uids map[string]bool, ok bool) {
+// live returns the node's pods by UID, ok only if they are known.
+func (p *pods) live() (pods map[string]*corev1.Pod, ok bool) {
 	if !p.informer.HasSynced() {
 		return nil, false
 	}
-	uids = map[string]bool{}
+	pods = map[string]*corev1.Pod{}
 	for _, pod := range p.informer.All() {
-		uids[uidOf(pod)] = true
+		pods[uidOf(pod)] = pod
 	}
-	return uids, true
+	return pods, true
 }
 
 // watchPods prepares StatefulSet pods as soon as they are bound to this node,
-// and forgets pods that are gone.
+// has the endpoints of finished pods removed, and forgets pods that are gone.
 func (a *Agent) watchPods(ctx context.Context) error {
 	return a.pods.informer.On(
 		func(was, pod *corev1.Pod) {
-			if was == nil && a.wantsPreparing(pod) {
+			switch {
+			case was == nil && a.wantsPreparing(pod):
 				a.preparing.Go(func() { a.prepare(ctx, pod) })
+			case inLastPhase(pod) && (was == nil || !inLastPhase(was)):
+				a.endpoints.enqueue(pod.Namespace, pod.Name)
 			}
 		},
-		func(pod *corev1.Pod) { a.lessee.Forget(uidOf(pod)) })
+		func(pod *corev1.Pod) {
+			a.lessee.Forget(uidOf(pod))
+			a.leaks.gone(pod)
+		})
 }
 
 // wantsPreparing reports whether an ADD of the pod will want to know from the
@@ -151,39 +161,4 @@ func (a *Agent) prepare(ctx context.Context, pod *corev1.Pod) {
 		a.log.LogAttrs(ctx, slog.LevelInfo, "prepare ahead of ADD", slog.String("outcome", "error"),
 			slog.String("pod", pod.Namespace+"/"+pod.Name), slog.Any("err", err))
 	}
-}
-
-// findLeaks gives back what the journal has for pods that are no more, such
-// as those whose DEL never came. Each is looked up by a quorum read first.
-func (a *Agent) findLeaks(ctx context.Context) error {
-	live, ok := a.pods.live()
-	if !ok {
-		return nil
-	}
-	var errs []error
-	looked := map[string]bool{}
-	for _, e := range a.lessee.Entries() {
-		uid := e.Owner.PodUID
-		inUse := e.State == lease.Assigned || e.State == lease.Placing
-		if inUse && !live[uid] && !looked[uid] && a.now().Sub(e.Since) > leakAge {
-			looked[uid] = true
-			errs = append(errs, a.releaseLeaked(ctx, uid, e))
-		}
-	}
-	return errors.Join(errs...)
-}
-
-func (a *Agent) releaseLeaked(ctx context.Context, uid string, e lease.Entry) error {
-	pod, err := a.pods.client.CoreV1().Pods(e.Namespace).Get(ctx, e.Pod, metav1.GetOptions{})
-	if err != nil && !apierrors.IsNotFound(err) {
-		return fmt.Errorf("look up %s/%s, which may have left an address: %w", e.Namespace, e.Pod, err)
-	}
-	if err == nil && uidOf(pod) == uid && pod.Spec.NodeName == a.node.Name {
-		return nil
-	}
-	released, err := a.lessee.ReleasePod(uid)
-	for _, e := range released {
-		a.log.Info("leaked address given back", "address", e.Addr, "pod", e.Namespace+"/"+e.Pod, "podUID", uid)
-	}
-	return err
 }

@@ -212,6 +212,7 @@ func (a *Agent) del(_ context.Context, q *cni.DelRequest) (*struct{}, error) {
 	}
 	if len(released) > 0 {
 		a.upkeep.kick()
+		a.endpoints.freed(released)
 	}
 	return nil, nil
 }
@@ -246,6 +247,7 @@ func (a *Agent) gc(_ context.Context, q *cni.GCRequest) (*struct{}, error) {
 		a.log.Info("leaked address given back", "address", e.Addr, "pod", e.Namespace+"/"+e.Pod, "container", e.Container)
 	}
 	a.upkeep.kick()
+	a.endpoints.freed(released)
 	return nil, nil
 }
 

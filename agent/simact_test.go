@@ -13,6 +13,7 @@ import (
 
 	"github.com/holdfast-ipam/holdfast/agent/cluster"
 	"github.com/holdfast-ipam/holdfast/agent/elected"
+	"github.com/holdfast-ipam/holdfast/crds/spiderpool/v2beta1"
 	"github.com/holdfast-ipam/holdfast/lease"
 )
 
@@ -59,6 +60,8 @@ func (h *sim) actions() []simAction {
 		{name: "heartbeat", weight: 25, needed: true, do: func() { h.beat(h.node()) }},
 		{name: "upkeep", weight: 40, needed: true, do: func() { h.upkeep(h.node()) }},
 		{name: "endpoint", weight: 60, needed: true, do: func() { h.writeEndpoint(h.node()) }},
+		{name: "mend endpoints", weight: 6, needed: true, do: func() { h.mendEndpoints(h.node()) }},
+		{name: "endpoint deleted", weight: 4, fault: true, do: h.deleteEndpoint},
 		{name: "leaks", weight: 12, needed: true, do: func() { h.findLeaks(h.node()) }},
 		{name: "lost blocks", weight: 8, needed: true, do: func() { h.findLost(h.node()) }},
 		{name: "agent crash", weight: 8, fault: true, do: func() { h.count("agent crash"); h.crash(h.node()) }},
@@ -285,6 +288,27 @@ func (h *sim) deleteNode(n *simNode) {
 	if !n.off && h.random.IntN(2) == 0 {
 		h.register(n) // before its agent has noticed
 	}
+}
+
+// deleteEndpoint is somebody who deletes the endpoint of a pod that runs. It is
+// written anew by what the journal knows.
+func (h *sim) deleteEndpoint() {
+	p := h.some(func(p *simPod) bool { return p.sandbox.whole(p) && !p.leaving && p.adding == nil })
+	if p == nil || simGet[*v2beta1.SpiderEndpoint](h.api, "spiderendpoints", simNamespace+"/"+p.name) == nil {
+		return
+	}
+	known := 0
+	for _, e := range p.node.disk.Entries() {
+		if e.State == lease.Assigned && e.Owner.PodUID == p.uid && e.Detail != nil {
+			known++
+		}
+	}
+	if p.node.fresh || known < p.families()*len(p.interfaces) {
+		return // nothing else tells what the pod has
+	}
+	h.logf("the endpoint of %s is deleted by hand", p.name)
+	h.count("endpoint deleted by hand")
+	h.api.remove("spiderendpoints", simNamespace+"/"+p.name)
 }
 
 // simElected is an agent that thinks it is the elected one.

@@ -320,6 +320,8 @@ func (h *sim) allOf(n *simNode) {
 		h.notify(n, w)
 		h.drain()
 	}
+	h.mendEndpoints(n)
+	h.drain()
 	for range n.agent.writes.Len() {
 		h.writeEndpoint(n)
 		h.drain()

@@ -278,6 +278,11 @@ func (h *sim) evict() {
 // gone removes a pod's object.
 func (h *sim) gone(p *simPod) {
 	h.logf("pod %s is gone", p.name)
+	if simGet[*v2beta1.SpiderEndpoint](h.api, "spiderendpoints", simNamespace+"/"+p.name) == nil {
+		// Somebody has deleted it, and its agent was away all the while: no
+		// other node can follow.
+		maps.DeleteFunc(h.home, func(key string, _ netip.Addr) bool { return strings.Fields(key)[0] == p.name })
+	}
 	h.api.remove("pods", simNamespace+"/"+p.name)
 	delete(h.pods, p.name)
 }

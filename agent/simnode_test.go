@@ -144,7 +144,7 @@ func (h *sim) boot(n *simNode) {
 		log: slog.New(slog.DiscardHandler), now: now, kube: h.clients.kube,
 	}
 	a.upkeep = newUpkeep(a.Agent)
-	a.endpoints = &endpoints{agent: a.Agent, queue: a.writes}
+	a.leaks = newLeaks(a.now, 0)
 	h.connect(n, a)
 	n.agent = a
 	var fresh bool
@@ -189,7 +189,9 @@ func (h *sim) connect(n *simNode, a *simAgent) {
 		parsed: map[string]parsedPool{}, used: map[string]time.Time{},
 	}
 	a.namespaces = &namespaces{informer: spaces.informer()}
-	a.watchers = []simWatcher{a.pods, own, ippools, reserved, spaces}
+	ends := newSimCache("spiderendpoints", func(e *v2beta1.SpiderEndpoint) bool { return e.Status.Current.Node == n.name })
+	a.endpoints = &endpoints{agent: a.Agent, queue: a.writes, informer: ends.informer()}
+	a.watchers = []simWatcher{a.pods, own, ippools, reserved, spaces, ends}
 }
 
 // meet finds out which node this is, as [Agent.meet] does, and opens the
@@ -301,6 +303,12 @@ func (h *sim) findLeaks(n *simNode) {
 func (h *sim) findLost(n *simNode) {
 	if n.agent != nil && n.agent.started {
 		h.alone(n, "lost blocks", func(ctx context.Context, a *Agent) error { return a.findLost(ctx) }, nil)
+	}
+}
+
+func (h *sim) mendEndpoints(n *simNode) {
+	if n.agent != nil && n.agent.started {
+		h.alone(n, "endpoints", func(ctx context.Context, a *Agent) error { return a.mendEndpoints(ctx) }, nil)
 	}
 }
 

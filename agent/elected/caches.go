@@ -1,6 +1,7 @@
 package elected
 
 import (
+	"cmp"
 	"context"
 	"sync"
 	"time"
@@ -15,8 +16,9 @@ import (
 	"github.com/holdfast-ipam/holdfast/crds/spiderpool/v2beta1"
 )
 
-// resync is how often every object is looked at again without an event. It
-// heals what was given up or overlooked, and costs no request by itself.
+// resync is how often every object is looked at again without an event, if
+// [Config.Resync] says nothing else. It heals what was given up or overlooked,
+// and costs no request by itself.
 const resync = 10 * time.Minute
 
 // The indexes of the caches.
@@ -41,16 +43,18 @@ type watches struct {
 }
 
 func newWatches(c *Config) *watches {
+	interval := cmp.Or(c.Resync, resync)
 	return &watches{
-		blocks: newCache(c.CRDs.IPBlocks(), &v1alpha1.IPBlock{}, cache.TypedIndexers[*v1alpha1.IPBlock]{
-			indexStatefulSet: pinnedStatefulSets,
-			indexPod:         pinnedPods,
-			indexLessee:      lessees,
-		}),
-		endpoints: newCache(c.CRDs.Endpoints(metav1.NamespaceAll), &v2beta1.SpiderEndpoint{}, cache.TypedIndexers[*v2beta1.SpiderEndpoint]{
-			indexPool: poolsOf,
-		}),
-		statefulSets: newCache(c.Kubernetes.AppsV1().StatefulSets(metav1.NamespaceAll), &appsv1.StatefulSet{}, nil),
+		blocks: watch.New(c.CRDs.IPBlocks(), &v1alpha1.IPBlock{}, watch.Options[*v1alpha1.IPBlock]{
+			Resync: interval, Indexers: cache.TypedIndexers[*v1alpha1.IPBlock]{
+				indexStatefulSet: pinnedStatefulSets,
+				indexPod:         pinnedPods,
+				indexLessee:      lessees,
+			}}),
+		endpoints: watch.New(c.CRDs.Endpoints(metav1.NamespaceAll), &v2beta1.SpiderEndpoint{}, watch.Options[*v2beta1.SpiderEndpoint]{
+			Resync: interval, Indexers: cache.TypedIndexers[*v2beta1.SpiderEndpoint]{indexPool: poolsOf}}),
+		statefulSets: watch.New(c.Kubernetes.AppsV1().StatefulSets(metav1.NamespaceAll), &appsv1.StatefulSet{},
+			watch.Options[*appsv1.StatefulSet]{Resync: interval}),
 	}
 }
 

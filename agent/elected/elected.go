@@ -51,6 +51,9 @@ type Config struct {
 	// by one elected agent, before its leases end. It is more than twice the
 	// time for which an agent cut off from the API server goes on.
 	HoldDown time.Duration
+	// Resync is how often blocks and endpoints are looked at without an event;
+	// zero for ten minutes.
+	Resync time.Duration
 
 	// Log is where the duties write. Their keys: duty, block, addr, pod,
 	// interface, node, holdDown, network, reason, err.

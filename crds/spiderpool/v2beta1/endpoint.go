@@ -2,12 +2,16 @@ package v2beta1
 
 import metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
+// FieldEndpointNode is the field of a SpiderEndpoint that lists select by.
+const FieldEndpointNode = "status.current.node"
+
 // SpiderEndpoint tells which addresses the pod of the same namespace and name
 // has. For a pod of a StatefulSet it outlives the pod and leads from the name
 // to the addresses held for it. Agents write it; nobody else should.
 //
 // +kubebuilder:object:root=true
 // +kubebuilder:resource:path=spiderendpoints,singular=spiderendpoint,scope=Namespaced,shortName=se,categories=spiderpool
+// +kubebuilder:selectablefield:JSONPath=`.status.current.node`
 // +kubebuilder:printcolumn:name="INTERFACE",type=string,JSONPath=`.status.current.ips[0].interface`,description="The first interface."
 // +kubebuilder:printcolumn:name="IPV4POOL",type=string,JSONPath=`.status.current.ips[0].ipv4Pool`,description="The pool of its IPv4 address."
 // +kubebuilder:printcolumn:name="IPV4",type=string,JSONPath=`.status.current.ips[0].ipv4`,description="Its IPv4 address."

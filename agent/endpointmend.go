@@ -1,0 +1,211 @@
+package agent
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net/netip"
+	"time"
+
+	corev1 "k8s.io/api/core/v1"
+
+	"github.com/holdfast-ipam/holdfast/agent/elected"
+	"github.com/holdfast-ipam/holdfast/crds/spiderpool/v2beta1"
+	"github.com/holdfast-ipam/holdfast/lease"
+)
+
+// mendPeriod is how often the watch's endpoints are held against the journal.
+// What changes is mended at once; this is for what the watch never showed.
+const mendPeriod = 30 * time.Second
+
+// watchEndpoints has an endpoint written anew that somebody has deleted. One
+// whose pod went, or moved to another node, disappears from the watch as well,
+// and write finds nothing to do.
+func (a *Agent) watchEndpoints() error {
+	return a.endpoints.informer.On(
+		func(_, _ *v2beta1.SpiderEndpoint) {},
+		func(was *v2beta1.SpiderEndpoint) { a.endpoints.enqueue(was.Namespace, was.Name) })
+}
+
+// freed has the endpoints removed of pods that have given their addresses back
+// and will have none any more.
+func (w *endpoints) freed(released []lease.Entry) {
+	for _, e := range released {
+		pod, ok := w.agent.pods.cached(e.Namespace, e.Pod)
+		if ok && uidOf(pod) == e.Owner.PodUID && inLastPhase(pod) {
+			w.enqueue(e.Namespace, e.Pod)
+		}
+	}
+}
+
+// mend puts the endpoint of a name in order for which the journal has no
+// sandbox. pod is the one that bears the name on this node, nil for none.
+func (w *endpoints) mend(ctx context.Context, namespace, name string, pod *corev1.Pod) error {
+	switch {
+	case pod == nil || pod.DeletionTimestamp != nil:
+		return w.restore(ctx, namespace, name)
+	case inLastPhase(pod):
+		return errors.Join(w.retire(ctx, pod), w.restore(ctx, namespace, name))
+	case w.forgotten(pod):
+		return w.adopt(ctx, pod)
+	}
+	return w.restore(ctx, namespace, name)
+}
+
+// retire removes the endpoint of a pod that has ended and given its addresses
+// back, so that nobody counts them as its. A StatefulSet pod's stays: it leads
+// the next pod of the name to them.
+func (w *endpoints) retire(ctx context.Context, pod *corev1.Pod) error {
+	old, err := w.agent.cluster.Endpoint(ctx, pod.Namespace, pod.Name)
+	if err != nil || old.Sticky || old.PodUID != string(pod.UID) {
+		return ignoreNotFound(err)
+	}
+	if err := w.agent.cluster.DeleteEndpoint(ctx, old); err != nil {
+		return fmt.Errorf("remove the endpoint of a pod that has ended: %w", err)
+	}
+	return nil
+}
+
+// restore writes the endpoint of an identity anew that retains addresses here
+// and has none: without it no other node could follow, and the collector would
+// take the pin for garbage. The pin decides. It is gone when the identity is
+// not wanted any more, and one that goes right behind this look leaves an
+// endpoint without pin, which counts for nothing and is collected.
+func (w *endpoints) restore(ctx context.Context, namespace, name string) error {
+	next := lease.Endpoint{Namespace: namespace, Pod: name, Node: w.agent.node.Name, Sticky: true}
+	retained := w.retained(namespace, name)
+	if len(retained) == 0 {
+		return nil
+	}
+	_, err := w.agent.cluster.Endpoint(ctx, namespace, name)
+	if err == nil || !errors.Is(err, lease.ErrNotFound) {
+		return err
+	}
+	for _, e := range retained {
+		held, err := w.holds(ctx, &e)
+		if err != nil {
+			return err
+		}
+		if held {
+			next.PodUID = e.Owner.PodUID
+			next.Addresses = append(next.Addresses, lease.EndpointAddress{Interface: e.Owner.Interface, Addr: e.Addr, Detail: e.Detail})
+		}
+	}
+	if len(next.Addresses) == 0 {
+		return nil
+	}
+	next.OwnerKind = "StatefulSet"
+	next.OwnerName, _, _ = elected.SplitPodName(name)
+	if _, err := w.agent.cluster.PutEndpoint(ctx, next); err != nil {
+		return fmt.Errorf("write the endpoint of a held address anew: %w", err)
+	}
+	return nil
+}
+
+// retained returns what the journal retains for the identities of a name.
+func (w *endpoints) retained(namespace, name string) []lease.Entry {
+	var entries []lease.Entry
+	for _, e := range w.agent.lessee.Entries() {
+		if e.State == lease.Retained && e.Sticky && e.Namespace == namespace && e.Pod == name && e.Detail != nil {
+			entries = append(entries, e)
+		}
+	}
+	return entries
+}
+
+// holds reports, by a quorum read, whether an entry's address is leased to
+// this node and pinned to the entry's identity for good.
+func (w *endpoints) holds(ctx context.Context, e *lease.Entry) (bool, error) {
+	b, err := w.agent.cluster.Block(ctx, lease.Name(lease.BlockOf(e.Addr)))
+	if err != nil {
+		return false, ignoreNotFound(err)
+	}
+	pin, ok := b.PinAt(e.Addr)
+	return ok && pin.Identity == e.Identity() && !pin.Releasing &&
+		b.LeasedTo(w.agent.node.UID).Has(lease.Offset(e.Addr)), nil
+}
+
+// forgotten reports whether a pod has an address of one of the pools, of
+// which neither the journal nor the watch's endpoint knows: an agent placed it
+// that had the journal of an earlier Node of this name, and ended before it had
+// written the endpoint.
+func (w *endpoints) forgotten(pod *corev1.Pod) bool {
+	if pod.Spec.HostNetwork || inLastPhase(pod) || pod.DeletionTimestamp != nil || !w.informer.HasSynced() {
+		return false
+	}
+	if e, ok := w.informer.Get(pod.Namespace + "/" + pod.Name); ok && e.Status.Current.UID == string(pod.UID) {
+		return false
+	}
+	for _, ip := range pod.Status.PodIPs {
+		addr, err := netip.ParseAddr(ip.IP)
+		if err == nil && w.agent.pools.detailOf(addr) != nil {
+			return true
+		}
+	}
+	return false
+}
+
+// adopt writes the endpoint of a pod that an agent of an earlier Node of this
+// name has placed, by its status. The block tells whether the address is of
+// such a lease: an address of another network may lie in a pool as well.
+func (w *endpoints) adopt(ctx context.Context, pod *corev1.Pod) error {
+	var entries []lease.Entry
+	for _, ip := range pod.Status.PodIPs {
+		addr, err := netip.ParseAddr(ip.IP)
+		if err != nil {
+			continue
+		}
+		e := w.agent.recollected(pod, "eth0", addr)
+		if e.Detail = w.agent.pools.detailOf(addr); e.Detail == nil {
+			continue
+		}
+		b, err := w.agent.cluster.Block(ctx, lease.Name(lease.BlockOf(addr)))
+		if err != nil {
+			if ignoreNotFound(err) == nil {
+				continue
+			}
+			return err
+		}
+		at, leased := b.LesseeOf(addr)
+		if leased && at.Name == w.agent.node.Name && fits(&e, []lease.Block{b}) {
+			entries = append(entries, e)
+		}
+	}
+	if len(entries) == 0 || !entries[0].Sticky && w.agent.config.Endpoints == endpointsStatefulSet {
+		return nil
+	}
+	return w.put(ctx, pod, entries)
+}
+
+// mendEndpoints queues what the watch shows to be amiss: pods with addresses
+// and without an endpoint of theirs, and endpoints of pods that have ended. It
+// makes no request.
+func (a *Agent) mendEndpoints(context.Context) error {
+	w := a.endpoints
+	pods, known := a.pods.live()
+	if !known || !w.informer.HasSynced() {
+		return nil
+	}
+	has := map[string]bool{}
+	for _, e := range a.lessee.Entries() {
+		if e.State == lease.Assigned && e.Detail != nil {
+			has[e.Owner.PodUID] = true
+		}
+	}
+	for uid, pod := range pods {
+		e, ok := w.informer.Get(pod.Namespace + "/" + pod.Name)
+		ok = ok && e.Status.Current.UID == string(pod.UID)
+		switch {
+		case ok && !has[uid] && inLastPhase(pod) && len(e.OwnerReferences) > 0,
+			!ok && has[uid] && (a.config.Endpoints != endpointsStatefulSet || a.sticky(pod)),
+			!ok && !has[uid] && w.forgotten(pod):
+			w.enqueue(pod.Namespace, pod.Name)
+		}
+	}
+	return nil
+}
+
+// sticky reports whether the pod's addresses are held for its name.
+func (a *Agent) sticky(pod *corev1.Pod) bool {
+	return a.config.EnableStatefulSet && ownedByStatefulSet(pod)
+}
