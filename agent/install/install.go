@@ -28,6 +28,10 @@ type Options struct {
 	ConfName string
 }
 
+// Plugins are the names that the plugin binary has a role for (command
+// holdfast-cni): the types that network configurations name.
+func Plugins() []string { return []string{"spiderpool", "coordinator", "ifacer"} }
+
 // Run installs. Each file is replaced in one step, so a runtime that looks
 // meanwhile finds the old one or the new one, and a file that is the same
 // already is left alone. The configuration comes last: with it the node is

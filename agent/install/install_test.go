@@ -4,6 +4,7 @@ import (
 	"errors"
 	"os"
 	"path/filepath"
+	"strings"
 	"testing"
 )
 
@@ -13,7 +14,7 @@ func setUp(t *testing.T, conf string) Options {
 	t.Helper()
 	dir := t.TempDir()
 	o := Options{
-		Binary: filepath.Join(dir, "plugin"), BinDir: filepath.Join(dir, "bin"), Names: []string{"spiderpool", "coordinator"},
+		Binary: filepath.Join(dir, "plugin"), BinDir: filepath.Join(dir, "bin"), Names: Plugins(),
 		Conf: filepath.Join(dir, "conf"), ConfDir: filepath.Join(dir, "net.d"), ConfName: "10-holdfast.conflist",
 	}
 	for _, d := range []string{o.BinDir, o.ConfDir} {
@@ -48,6 +49,7 @@ func TestPluginsAndConfigurationAreInstalled(t *testing.T) {
 	}{
 		filepath.Join(o.BinDir, "spiderpool"):  {"program", 0o755},
 		filepath.Join(o.BinDir, "coordinator"): {"program", 0o755},
+		filepath.Join(o.BinDir, "ifacer"):      {"program", 0o755},
 		filepath.Join(o.ConfDir, o.ConfName):   {conf, 0o600},
 	} {
 		got, err := os.ReadFile(path)
@@ -61,6 +63,20 @@ func TestPluginsAndConfigurationAreInstalled(t *testing.T) {
 	for _, dir := range []string{o.BinDir, o.ConfDir} {
 		if left, _ := filepath.Glob(filepath.Join(dir, ".*")); len(left) > 0 {
 			t.Errorf("left behind: %v", left)
+		}
+	}
+}
+
+// What an installation leaves on a node, an administrator must be told to
+// remove.
+func TestReadmeTellsToRemoveEveryPlugin(t *testing.T) {
+	readme, err := os.ReadFile(filepath.Join("..", "..", "README.md"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, name := range Plugins() {
+		if !strings.Contains(string(readme), " /opt/cni/bin/"+name+" ") {
+			t.Errorf("the README removes no /opt/cni/bin/%s", name)
 		}
 	}
 }

@@ -49,7 +49,7 @@ func build(dir string) error {
 	if output, err := command.CombinedOutput(); err != nil {
 		return fmt.Errorf("go build: %w\n%s", err, output)
 	}
-	for _, name := range []string{"spiderpool", "coordinator", "renamed"} {
+	for _, name := range []string{"spiderpool", "coordinator", "ifacer", "renamed"} {
 		if err := os.Link(program, filepath.Join(dir, name)); err != nil {
 			return err
 		}
@@ -69,13 +69,21 @@ type started struct {
 	stdout, stderr strings.Builder
 }
 
-// start starts a plugin with stdin and exactly this environment.
-func start(t *testing.T, plugin, stdin string, env ...string) *started {
+// prepare returns a plugin with stdin and exactly this environment, to be
+// started.
+func prepare(t *testing.T, plugin, stdin string, env ...string) *started {
 	t.Helper()
 	s := &started{command: exec.CommandContext(t.Context(), filepath.Join(bin, plugin))}
 	s.command.Env = env
 	s.command.Stdin = strings.NewReader(stdin)
 	s.command.Stdout, s.command.Stderr = &s.stdout, &s.stderr
+	return s
+}
+
+// start starts a plugin with stdin and exactly this environment.
+func start(t *testing.T, plugin, stdin string, env ...string) *started {
+	t.Helper()
+	s := prepare(t, plugin, stdin, env...)
 	if err := s.command.Start(); err != nil {
 		t.Fatal(err)
 	}

@@ -1,7 +1,8 @@
 // Command holdfast-cni is Holdfast's CNI plugins in one static binary. It is
 // installed under the names of its roles, and takes the role of the name it
-// is called by: "spiderpool", the IPAM plugin (package cni), or
-// "coordinator", the chained plugin (package cni/coordinator).
+// is called by: "spiderpool", the IPAM plugin (package cni), "coordinator", the
+// chained plugin (package cni/coordinator), or "ifacer", which makes VLAN
+// interfaces and bonds on the node (package cni/ifacer).
 package main
 
 import (
@@ -16,6 +17,7 @@ import (
 
 	"github.com/holdfast-ipam/holdfast/cni"
 	"github.com/holdfast-ipam/holdfast/cni/coordinator"
+	"github.com/holdfast-ipam/holdfast/cni/ifacer"
 )
 
 // version is set by the linker: -ldflags "-X main.version=v1.2.3".
@@ -27,11 +29,13 @@ of its roles:
 
     spiderpool     the IPAM plugin: {"ipam": {"type": "spiderpool"}}
     coordinator    the chained plugin: {"type": "coordinator"}
+    ifacer         makes VLANs and bonds on the node: {"type": "ifacer"}
 
 Holdfast's DaemonSet does so on every node ("holdfast install-cni"). By hand:
 
     install holdfast-cni /opt/cni/bin/spiderpool
     install holdfast-cni /opt/cni/bin/coordinator
+    install holdfast-cni /opt/cni/bin/ifacer
 `
 
 func main() {
@@ -51,10 +55,12 @@ func run(args []string) int {
 		return plugin(role, ipam(context.Background()))
 	case "coordinator":
 		return plugin(role, chained(slog.New(slog.NewTextHandler(os.Stderr, nil))))
+	case "ifacer":
+		return plugin(role, skel.CNIFuncs{Add: ifacer.Add, Del: ifacer.Del, Check: ifacer.Check, GC: ifacer.GC, Status: ifacer.Ready})
 	}
 	if called {
 		return fail(types.NewError(types.ErrInvalidNetworkConfig, fmt.Sprintf("Holdfast has no CNI plugin %q", role),
-			"the type in the network configuration must be spiderpool (as ipam) or coordinator (chained), and the plugin be installed under that name"))
+			"the type in the network configuration must be spiderpool (as ipam), coordinator or ifacer (chained), and the plugin be installed under that name"))
 	}
 	if len(args) > 1 && (args[1] == "--help" || args[1] == "-h") {
 		fmt.Print(help)

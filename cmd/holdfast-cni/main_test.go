@@ -13,7 +13,7 @@ import (
 
 func TestVersionIsPrintedUnderEveryName(t *testing.T) {
 	t.Parallel()
-	for _, name := range []string{"holdfast-cni", "spiderpool", "coordinator"} {
+	for _, name := range []string{"holdfast-cni", "spiderpool", "coordinator", "ifacer"} {
 		output, err := exec.CommandContext(t.Context(), filepath.Join(bin, name), "--version").Output()
 		if err != nil || string(output) != "holdfast-cni v1.2.3\n" {
 			t.Errorf("%s --version printed %q (%v), want the version that the linker was given", name, output, err)
@@ -28,7 +28,7 @@ func TestOtherNamesGetHelpHowToInstall(t *testing.T) {
 		t.Errorf("called as renamed it ended with %+v, want exit code 2 and how to install on stderr", got)
 	}
 	output, err := exec.CommandContext(t.Context(), filepath.Join(bin, "holdfast-cni"), "--help").Output()
-	if err != nil || !strings.Contains(string(output), "install holdfast-cni /opt/cni/bin/coordinator") {
+	if err != nil || !strings.Contains(string(output), "install holdfast-cni /opt/cni/bin/ifacer") {
 		t.Errorf("--help printed %q (%v), want how to install", output, err)
 	}
 }
@@ -43,7 +43,7 @@ func TestARuntimeThatCallsAnotherNameGetsAnErrorResult(t *testing.T) {
 
 func TestRolesWithoutACommandSayWhatTheyAre(t *testing.T) {
 	t.Parallel()
-	for _, role := range []string{"spiderpool", "coordinator"} {
+	for _, role := range []string{"spiderpool", "coordinator", "ifacer"} {
 		got := runPlugin(t, role, "")
 		if want := "CNI plugin " + role + " of Holdfast v1.2.3\nCNI protocol versions supported: 0.3.0, 0.3.1, 0.4.0, 1.0.0, 1.1.0\n"; got.Exit != 0 || got.Stderr != want {
 			t.Errorf("%s ended with %+v, want %q on stderr", role, got, want)
@@ -53,7 +53,7 @@ func TestRolesWithoutACommandSayWhatTheyAre(t *testing.T) {
 
 func TestVERSIONNamesTheSupportedVersions(t *testing.T) {
 	t.Parallel()
-	for _, role := range []string{"spiderpool", "coordinator"} {
+	for _, role := range []string{"spiderpool", "coordinator", "ifacer"} {
 		got := runPlugin(t, role, "", "CNI_COMMAND=VERSION")
 		mustSucceed(t, got)
 		golden(t, "version.json", got.Stdout)

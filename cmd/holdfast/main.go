@@ -119,7 +119,7 @@ func installFlags() []cli.Flag {
 
 func runInstall(c *cli.Context) error {
 	return install.Run(install.Options{
-		Binary: c.String("binary"), BinDir: c.String("bin-dir"), Names: []string{"spiderpool", "coordinator"},
+		Binary: c.String("binary"), BinDir: c.String("bin-dir"), Names: install.Plugins(),
 		Conf: c.String("conf"), ConfDir: c.String("conf-dir"), ConfName: c.String("conf-name"),
 	})
 }
