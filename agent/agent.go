@@ -39,6 +39,9 @@ type Options struct {
 	Journal string
 	// HTTPAddress serves health and metrics; empty for none.
 	HTTPAddress string
+	// WebhookAddress serves the webhook that judges objects when they are
+	// applied; empty for none.
+	WebhookAddress string
 	// Version is the agent's own, for STATUS and the log.
 	Version string
 }
@@ -54,6 +57,7 @@ type Agent struct {
 	kube       kubernetes.Interface
 	clients    *crds.Clients
 	networks   *elected.Networks
+	metadata   metadata.Interface
 	cluster    *cluster.Client
 	lessee     *lease.Lessee
 	pods       *pods
@@ -116,14 +120,13 @@ func (a *Agent) connect(rc *rest.Config) error {
 	if a.networks, err = elected.NewNetworks(rc, client); err != nil {
 		return err
 	}
-	meta, err := metadata.NewForConfigAndClient(rc, client)
-	if err != nil {
+	if a.metadata, err = metadata.NewForConfigAndClient(rc, client); err != nil {
 		return err
 	}
 	a.pods = newPods(a.kube, a.options.NodeName)
 	a.pools = newPools(a.clients, a.now)
 	a.nodes = newOwnNode(a.kube, a.options.NodeName)
-	a.namespaces = newNamespaces(meta)
+	a.namespaces = newNamespaces(a.metadata)
 	a.upkeep = newUpkeep(a)
 	a.endpoints = newEndpoints(a)
 	a.leaks = newLeaks(a.now, a.config.GC.Delay.Duration)
@@ -176,6 +179,7 @@ func (a *Agent) work(ctx context.Context, disk lease.Disk, fresh bool) (err erro
 	for _, informer := range a.informers() {
 		group.Go(func() error { informer.RunWithContext(ctx); return nil })
 	}
+	group.Go(func() error { return a.webhook(ctx) })
 	group.Go(func() error { return a.heartbeat(ctx) })
 	group.Go(func() error { return a.begin(ctx, group, fresh) })
 	err = group.Wait()
@@ -257,7 +261,8 @@ func (a *Agent) runElected(ctx context.Context) error {
 		Namespace: a.options.Namespace, Identity: a.options.PodName,
 		EnableStatefulSet: a.config.EnableStatefulSet, HoldDown: a.config.HoldDown.Duration,
 		Resync: a.config.GC.Interval.Duration,
-		Log:    a.log,
+		Rules:  a.rules(), Webhook: a.options.WebhookAddress != "",
+		Log: a.log,
 	}).Run(ctx)
 }
 

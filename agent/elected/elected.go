@@ -12,6 +12,7 @@ import (
 	"k8s.io/client-go/tools/leaderelection"
 	"k8s.io/client-go/tools/leaderelection/resourcelock"
 
+	"github.com/holdfast-ipam/holdfast/agent/admission"
 	"github.com/holdfast-ipam/holdfast/crds"
 	"github.com/holdfast-ipam/holdfast/lease"
 )
@@ -55,8 +56,13 @@ type Config struct {
 	// zero for ten minutes.
 	Resync time.Duration
 
+	// Rules are the settings that pools are judged by, see [admission.Pool].
+	Rules admission.Rules
+	// Webhook is whether agents serve one, so that it needs a certificate.
+	Webhook bool
+
 	// Log is where the duties write. Their keys: duty, block, addr, pod,
-	// interface, node, holdDown, network, reason, err.
+	// interface, node, holdDown, network, pool, reason, err.
 	Log *slog.Logger
 }
 
@@ -128,6 +134,7 @@ func (d *Duties) serve(ctx context.Context) {
 		"networks": d.renderNetworks,
 		"pools":    d.keepPoolStatus,
 		"fence":    d.fenceNodes,
+		"webhook":  d.keepCertificate,
 	} {
 		wg.Go(func() { duty(ctx, w, d.config.Log.With("duty", name)) })
 	}

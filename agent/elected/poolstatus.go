@@ -5,8 +5,9 @@ import (
 	"encoding/json"
 	"fmt"
 	"log/slog"
+	"maps"
 	"net/netip"
-	"strings"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -16,8 +17,8 @@ import (
 	"k8s.io/apimachinery/pkg/api/meta"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/types"
-	"k8s.io/apimachinery/pkg/util/validation"
 
+	"github.com/holdfast-ipam/holdfast/agent/admission"
 	"github.com/holdfast-ipam/holdfast/agent/watch"
 	"github.com/holdfast-ipam/holdfast/crds"
 	"github.com/holdfast-ipam/holdfast/crds/holdfast/v1alpha1"
@@ -26,8 +27,6 @@ import (
 )
 
 const (
-	// labelSubnet finds pools by subnet, with every . : / as a dash.
-	labelSubnet = "ipam.spidernet.io/ippool-cidr"
 	// gathering is how long changes gather before a pool is counted, and
 	// statusPeriod the shortest time between two writes of one pool: a
 	// thousand pods starting at once cost a handful of writes.
@@ -45,7 +44,9 @@ const (
 // and counting a pool looks at this pool's endpoints and blocks.
 type poolStatus struct {
 	*watches
+	kinds    *crds.Clients
 	client   *crds.IPPools
+	rules    admission.Rules
 	pools    watch.Informer[*v2beta1.SpiderIPPool]
 	reserved watch.Informer[*v2beta1.SpiderReservedIP]
 	queue    queue[string]
@@ -57,8 +58,9 @@ type poolStatus struct {
 	mu sync.Mutex
 	// wrote is when the status of a pool was last written.
 	wrote map[string]time.Time
-	// parsed are the addresses of pools.
-	parsed map[string]parsedPool
+	// parsed are the addresses of pools, and conflicts the rules they break.
+	parsed    map[string]parsedPool
+	conflicts map[string]conflicts
 }
 
 // parsedPool is the addresses of a pool at one generation of its spec, or
@@ -75,13 +77,17 @@ type parsedPool struct {
 func (d *Duties) keepPoolStatus(ctx context.Context, w *watches, log *slog.Logger) {
 	s := &poolStatus{
 		watches:  w,
+		kinds:    d.config.CRDs,
 		client:   d.config.CRDs.IPPools(),
+		rules:    d.config.Rules,
 		pools:    newCache(d.config.CRDs.IPPools(), &v2beta1.SpiderIPPool{}, nil),
 		reserved: newCache(d.config.CRDs.ReservedIPs(), &v2beta1.SpiderReservedIP{}, nil),
 		queue:    newQueue[string]("pools"),
 		log:      log,
 		wrote:    make(map[string]time.Time),
 		parsed:   make(map[string]parsedPool),
+
+		conflicts: make(map[string]conflicts),
 	}
 	var wg sync.WaitGroup
 	defer wg.Wait()
@@ -98,7 +104,7 @@ func (d *Duties) keepPoolStatus(ctx context.Context, w *watches, log *slog.Logge
 }
 
 func (s *poolStatus) watch() error {
-	if err := s.pools.On(func(_, is *v2beta1.SpiderIPPool) { s.later(is.Name) }, s.forget); err != nil {
+	if err := s.pools.On(s.poolChanged, s.poolGone); err != nil {
 		return err
 	}
 	err := s.reserved.On(
@@ -128,13 +134,6 @@ func (s *poolStatus) allLater() {
 	for _, name := range s.pools.GetStore().ListKeys() {
 		s.later(name)
 	}
-}
-
-func (s *poolStatus) forget(pool *v2beta1.SpiderIPPool) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	delete(s.wrote, pool.Name)
-	delete(s.parsed, pool.Name)
 }
 
 func (s *poolStatus) endpointChanged(states ...*v2beta1.SpiderEndpoint) {
@@ -196,8 +195,11 @@ func (s *poolStatus) do(ctx context.Context, name string) (again bool, err error
 	if !ok {
 		return false, nil
 	}
-	pool, err = s.complete(ctx, pool)
-	if err != nil {
+	if pool.DeletionTimestamp != nil {
+		if gone, err := s.finish(ctx, pool); gone || err != nil {
+			return err != nil, err
+		}
+	} else if pool, err = s.complete(ctx, pool); err != nil {
 		return true, err
 	}
 	next := pool.DeepCopy()
@@ -216,28 +218,31 @@ func (s *poolStatus) do(ctx context.Context, name string) (again bool, err error
 	return false, nil
 }
 
-// complete writes into a pool what follows from the rest of its spec. It
-// returns the pool as stored.
+// complete writes into a pool what follows from the rest of its spec, where
+// it was applied while no agent served the webhook. It returns the pool as
+// stored.
 func (s *poolStatus) complete(ctx context.Context, pool *v2beta1.SpiderIPPool) (*v2beta1.SpiderIPPool, error) {
 	var patch struct {
 		Metadata struct {
 			// ResourceVersion guards the patch.
 			ResourceVersion string            `json:"resourceVersion"`
 			Labels          map[string]string `json:"labels,omitempty"`
+			Finalizers      []string          `json:"finalizers,omitempty"`
 		} `json:"metadata"`
 		Spec struct {
 			IPVersion *int64 `json:"ipVersion,omitempty"`
 		} `json:"spec"`
 	}
-	family := pool.Spec.Family()
-	if family != 0 && pool.Spec.IPVersion == nil {
+	if family := pool.Spec.Family(); family != 0 && pool.Spec.IPVersion == nil {
 		patch.Spec.IPVersion = &family
 	}
-	label := strings.NewReplacer(".", "-", ":", "-", "/", "-").Replace(pool.Spec.Subnet)
-	if family != 0 && pool.Labels[labelSubnet] != label && len(validation.IsValidLabelValue(label)) == 0 {
-		patch.Metadata.Labels = map[string]string{labelSubnet: label}
+	if labels := admission.Labels(pool); !maps.Equal(labels, pool.Labels) {
+		patch.Metadata.Labels = labels
 	}
-	if patch.Spec.IPVersion == nil && patch.Metadata.Labels == nil {
+	if !slices.Contains(pool.Finalizers, v2beta1.Finalizer) {
+		patch.Metadata.Finalizers = append(slices.Clone(pool.Finalizers), v2beta1.Finalizer)
+	}
+	if patch.Spec.IPVersion == nil && patch.Metadata.Labels == nil && patch.Metadata.Finalizers == nil {
 		return pool, nil
 	}
 	patch.Metadata.ResourceVersion = pool.ResourceVersion
@@ -255,14 +260,10 @@ func (s *poolStatus) complete(ctx context.Context, pool *v2beta1.SpiderIPPool) (
 // count sets the status of a pool from the caches.
 func (s *poolStatus) count(pool *v2beta1.SpiderIPPool) error {
 	addrs, unusable := s.addresses(pool)
-	t := newTally(pool.Name)
-	for _, e := range s.endpoints.By(indexPool, pool.Name) {
-		t.endpoint(e)
-	}
+	t := s.tally(pool)
 	if unusable == nil {
 		total := v2beta1.Count(addrs)
 		pool.Status.TotalIPCount = &total
-		s.countPins(t, addrs)
 	}
 	text, err := v2beta1.EncodeAllocations(t.has)
 	if err != nil {
@@ -275,6 +276,18 @@ func (s *poolStatus) count(pool *v2beta1.SpiderIPPool) error {
 	pool.Status.AllocatedIPs, pool.Status.AllocatedIPCount = text, &allocated
 	s.judge(pool, addrs, unusable)
 	return nil
+}
+
+// tally returns who has which address of the pool, by the caches.
+func (s *poolStatus) tally(pool *v2beta1.SpiderIPPool) *tally {
+	t := newTally(pool.Name)
+	for _, e := range s.endpoints.By(indexPool, pool.Name) {
+		t.endpoint(e)
+	}
+	if addrs, err := s.addresses(pool); err == nil {
+		s.countPins(t, addrs)
+	}
+	return t
 }
 
 // countPins counts the pins of the pool's addresses that no endpoint accounts
@@ -318,6 +331,7 @@ func (s *poolStatus) judge(pool *v2beta1.SpiderIPPool, addrs *netipx.IPSet, unus
 	if unusable != nil || meta.FindStatusCondition(pool.Status.Conditions, usable.Type) != nil {
 		meta.SetStatusCondition(&pool.Status.Conditions, usable)
 	}
+	s.judgeConflicts(pool)
 	isScarce := unusable == nil && scarce(s.unreserved(addrs), int(s.known.Load()), s.taken)
 	condition := metav1.Condition{
 		Type: v2beta1.ConditionScarce, Status: metav1.ConditionFalse, ObservedGeneration: pool.Generation,

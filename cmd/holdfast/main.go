@@ -68,6 +68,7 @@ func agentFlags() []cli.Flag {
 		&cli.StringFlag{Name: "journal", Value: "/var/lib/holdfast/journal.db", Usage: "`path` of the journal, on a disk that outlives the agent"},
 		&cli.StringFlag{Name: "config", Usage: "`path` of conf.yml; without it the defaults hold"},
 		&cli.StringFlag{Name: "http-address", Value: ":5710", Usage: "`address` for /healthz, /readyz and /metrics; empty for none"},
+		&cli.StringFlag{Name: "webhook-address", Usage: "`address` for the webhook that judges objects when they are applied; without it there is none"},
 		&cli.StringFlag{Name: "kubeconfig", EnvVars: []string{"KUBECONFIG"}, Usage: "`path` of a kubeconfig; without it the pod's own account is used"},
 		&cli.StringFlag{Name: "log-level", Value: "info", Usage: "`level`: debug, info, warn or error"},
 	}
@@ -92,7 +93,7 @@ func runAgent(c *cli.Context) error {
 		NodeName:  c.String("node-name"),
 		Namespace: c.String("namespace"), PodName: c.String("pod-name"),
 		Socket: c.String("socket"), Journal: c.String("journal"),
-		HTTPAddress: c.String("http-address"), Version: version,
+		HTTPAddress: c.String("http-address"), WebhookAddress: c.String("webhook-address"), Version: version,
 	}, config, log)
 }
 

@@ -10,6 +10,19 @@ const (
 	// ConditionUsable is False, with the reason in its message, while the
 	// spec cannot be understood. The schema refuses most such specs.
 	ConditionUsable = "Usable"
+	// ConditionConflicting is True, with the rule and the other object in its
+	// message, while the pool breaks a rule that is checked at apply and was
+	// not, because nobody was there to check it: it overlaps another pool, for
+	// example. Pods are given addresses all the same, each to one of them.
+	ConditionConflicting = "Conflicting"
+)
+
+const (
+	// Finalizer keeps a pool that is deleted until no pod has an address of
+	// it any more. The elected agent takes it off.
+	Finalizer = "spiderpool.spidernet.io"
+	// LabelSubnet finds pools by subnet, with every . : / as a dash.
+	LabelSubnet = "ipam.spidernet.io/ippool-cidr"
 )
 
 // SpiderIPPool is a set of addresses of one subnet that pods may get, and the
@@ -197,7 +210,8 @@ type IPPoolStatus struct {
 	AllocatedIPCount *int64 `json:"allocatedIPCount,omitempty"`
 
 	// Conditions tell in which state the pool is: Scarce while every address
-	// is leased by some node, Usable false while the spec makes no sense.
+	// is leased by some node, Usable false while the spec makes no sense,
+	// Conflicting while it breaks a rule, such as by overlapping another pool.
 	// +optional
 	// +listType=map
 	// +listMapKey=type
