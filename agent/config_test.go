@@ -37,6 +37,9 @@ func TestBadConfigurationIsRefusedByName(t *testing.T) {
 		"coolDown: -1s\n":                        "coolDown",
 		"coolDown: soon\n":                       "duration",
 		"holdDown: 10s\n":                        "holdDown",
+		"gc: {interval: 0s}\n":                   "gc.interval",
+		"gc: {delay: -1s}\n":                     "gc.delay",
+		"gc: {zombieOnNotReadyNode: true}\n":     "zombieOnNotReadyNode",
 		"enableStatefulSets: false\n":            "enableStatefulSets",
 		"{":                                      "conf.yml",
 	} {

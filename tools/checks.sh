@@ -139,6 +139,11 @@ check_chart_refusals() {
   refuse 'needs clusterDefaultPool.ipv4Subnet' --set clusterDefaultPool.installIPv4IPPool=true
   refuse 'needs clusterDefaultPool.ipv6Subnet' --set clusterDefaultPool.installIPv6IPPool=true
   refuse 'no pod could get an address' --set ipam.enableIPv4=false,ipam.enableIPv6=false
+  refuse 'would be lost for good' --set ipam.gc.enabled=false
+  refuse 'taint it with node.kubernetes.io/out-of-service' --set ipam.gc.statelessPod.zombieOnNotReadyNode=true
+  refuse 'before its status tells so' --set ipam.gc.statelessPod.enableGcRunningPodOnEmptyPodStatusIPs=true
+  refuse "at '/ipam/gc/gcAll/intervalInSecond'" --set ipam.gc.gcAll.intervalInSecond=0
+  refuse "at '/ipam/gc/gcDeletingTimeOutPodDelay'" --set ipam.gc.gcDeletingTimeOutPodDelay=-1
   refuse "at '/ipam/statefulSetPoolChange'" --set ipam.statefulSetPoolChange=forget
   refuse "at '/ipam/coolDown'" --set ipam.coolDown=soon
 }
