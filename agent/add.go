@@ -45,7 +45,12 @@ func (a *Agent) add(ctx context.Context, q *cni.AddRequest) (*cni.AddResult, err
 		}
 	}
 	a.endpoints.enqueue(q.Pod.Namespace, q.Pod.Name)
-	return addResult(entries)
+	result, err := addResult(entries)
+	if err != nil {
+		return nil, err
+	}
+	a.detection(q, result)
+	return result, nil
 }
 
 // assign finds out whose address it is and from which pools, and gets one. A

@@ -69,6 +69,7 @@ type Agent struct {
 	endpoints  *endpoints
 	leaks      *leaks
 	metrics    *metrics
+	events     *podEvents
 	// complete marks a journal that was lost as rebuilt.
 	complete func() error
 	// learned is set when the lessee knows the leases this node began with.
@@ -127,6 +128,7 @@ func (a *Agent) connect(rc *rest.Config) error {
 	a.pools = newPools(a.clients, a.now)
 	a.nodes = newOwnNode(a.kube, a.options.NodeName)
 	a.namespaces = newNamespaces(a.metadata)
+	a.events = newPodEvents(a.kube.CoreV1(), a.now)
 	a.upkeep = newUpkeep(a)
 	a.endpoints = newEndpoints(a)
 	a.leaks = newLeaks(a.now, a.config.GC.Delay.Duration)

@@ -23,6 +23,14 @@ type Config struct {
 	StatefulSetPoolChange string `json:"statefulSetPoolChange"`
 	// ClusterNetwork is namespace/name of the network of pods that name none.
 	ClusterNetwork string `json:"clusterNetwork"`
+	// EnableIPConflictDetection has the plugin find out, before a pod gets an
+	// address, whether somebody else uses it, and EnableGatewayDetection
+	// whether its gateway is there.
+	EnableIPConflictDetection bool `json:"enableIPConflictDetection"`
+	EnableGatewayDetection    bool `json:"enableGatewayDetection"`
+	// ConflictRest is for how long no pod gets an address that was found in
+	// use.
+	ConflictRest Duration `json:"conflictRest"`
 	// CoolDown is how long an address rests between two pods.
 	CoolDown Duration `json:"coolDown"`
 	// HoldDown is how long a node is gone before its leases are given away.
@@ -73,11 +81,16 @@ const (
 // a look into the caches for every block and endpoint of the cluster.
 const minInterval = 10 * time.Second
 
+// minConflictRest is longer than an ADD with all its moves from one address to
+// another.
+const minConflictRest = time.Minute
+
 // DefaultConfig is what holds where the file says nothing.
 func DefaultConfig() Config {
 	return Config{
 		EnableIPv4: true, EnableIPv6: true, EnableStatefulSet: true,
 		StatefulSetPoolChange: poolChangeKeep,
+		ConflictRest:          Duration{10 * time.Minute},
 		CoolDown:              Duration{5 * time.Second},
 		HoldDown:              Duration{5 * time.Minute},
 		Endpoints:             endpointsAll,
@@ -113,6 +126,8 @@ func (c *Config) validate() error {
 		return fmt.Errorf("statefulSetPoolChange is %q: want %q or %q", c.StatefulSetPoolChange, poolChangeKeep, poolChangeSwitch)
 	case c.Endpoints != endpointsAll && c.Endpoints != endpointsStatefulSet:
 		return fmt.Errorf("endpoints is %q: want %q or %q", c.Endpoints, endpointsAll, endpointsStatefulSet)
+	case c.ConflictRest.Duration < minConflictRest:
+		return fmt.Errorf("conflictRest is %s: want at least %s, or a pod comes back to the address it has just left", c.ConflictRest, minConflictRest)
 	case c.CoolDown.Duration < 0:
 		return fmt.Errorf("coolDown is %s: it cannot be negative", c.CoolDown)
 	case c.GC.Interval.Duration < minInterval:

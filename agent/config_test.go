@@ -35,6 +35,8 @@ func TestBadConfigurationIsRefusedByName(t *testing.T) {
 		"statefulSetPoolChange: sometimes\n":     "statefulSetPoolChange",
 		"endpoints: none\n":                      "endpoints",
 		"coolDown: -1s\n":                        "coolDown",
+		"conflictRest: 5s\n":                     "conflictRest",
+		"enableGatewayDetection: 7\n":            "enableGatewayDetection",
 		"coolDown: soon\n":                       "duration",
 		"holdDown: 10s\n":                        "holdDown",
 		"gc: {interval: 0s}\n":                   "gc.interval",

@@ -15,10 +15,11 @@ import (
 
 // metrics are what /metrics answers.
 type metrics struct {
-	registry *prometheus.Registry
-	requests *prometheus.CounterVec
-	duration *prometheus.HistogramVec
-	api      *prometheus.CounterVec
+	registry  *prometheus.Registry
+	requests  *prometheus.CounterVec
+	duration  *prometheus.HistogramVec
+	api       *prometheus.CounterVec
+	conflicts *prometheus.CounterVec
 }
 
 func newMetrics() *metrics {
@@ -35,10 +36,14 @@ func newMetrics() *metrics {
 		}, []string{"verb"}),
 		api: prometheus.NewCounterVec(prometheus.CounterOpts{
 			Name: "holdfast_api_requests_total",
-			Help: "Requests to the API server, by verb, resource and cause: add, del, check or gc for what that request of the plugin waited for, prepare for what was done ahead of an ADD, background for the rest.",
+			Help: "Requests to the API server, by verb, resource and cause: add, conflict, del, check or gc for what that request of the plugin waited for, prepare for what was done ahead of an ADD, background for the rest.",
 		}, []string{"verb", "resource", "cause"}),
+		conflicts: prometheus.NewCounterVec(prometheus.CounterOpts{
+			Name: "holdfast_ip_conflicts_total",
+			Help: "Addresses that were found in use by machines outside the cluster, by outcome: set_aside for a stateless pod's, which goes on to another, kept for one that its pod waits for.",
+		}, []string{"outcome"}),
 	}
-	m.registry.MustRegister(m.requests, m.duration, m.api,
+	m.registry.MustRegister(m.requests, m.duration, m.api, m.conflicts,
 		collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
 	return m
 }
@@ -56,6 +61,15 @@ func (m *metrics) observe(path string, err error, took time.Duration) {
 	verb := filepath.Base(path)
 	m.requests.WithLabelValues(verb, outcome).Inc()
 	m.duration.WithLabelValues(verb).Observe(took.Seconds())
+}
+
+// conflict counts addresses that somebody else uses.
+func (m *metrics) conflict(aside bool, n int) {
+	outcome := "kept"
+	if aside {
+		outcome = "set_aside"
+	}
+	m.conflicts.WithLabelValues(outcome).Add(float64(n))
 }
 
 // watch adds what the lessee holds, counted when somebody asks.

@@ -73,6 +73,7 @@ func runServer(ctx context.Context, server *http.Server, l net.Listener) error {
 func (a *Agent) socketHandler() http.Handler {
 	mux := http.NewServeMux()
 	handle(mux, a, "POST "+cni.PathAdd, a.add)
+	handle(mux, a, "POST "+cni.PathConflict, a.conflict)
 	handle(mux, a, "POST "+cni.PathDel, a.del)
 	handle(mux, a, "POST "+cni.PathCheck, a.check)
 	handle(mux, a, "POST "+cni.PathGC, a.gc)
@@ -130,6 +131,9 @@ func (a *Agent) logRequest(ctx context.Context, path string, q, result any, err 
 		slog.String("duration", took.Round(time.Microsecond).String()),
 	}
 	attrs = append(attrs, requestAttrs(q)...)
+	if r, ok := result.(*cni.ConflictResult); ok && r != nil {
+		attrs = append(attrs, slog.Bool("setAside", r.SetAside))
+	}
 	if r, ok := result.(*cni.AddResult); ok && r != nil {
 		for _, addr := range r.Addresses {
 			attrs = append(attrs, slog.String("address", addr.Prefix.String()), slog.String("pool", addr.Pool))
@@ -146,6 +150,12 @@ func requestAttrs(q any) []slog.Attr {
 	switch q := q.(type) {
 	case *cni.AddRequest:
 		return attachmentAttrs(q.Attachment)
+	case *cni.ConflictRequest:
+		attrs := attachmentAttrs(q.Attachment)
+		for _, c := range q.Conflicts {
+			attrs = append(attrs, slog.String("address", c.Address.String()), slog.String("usedBy", c.MAC))
+		}
+		return attrs
 	case *cni.DelRequest:
 		return attachmentAttrs(q.Attachment)
 	case *cni.CheckRequest:

@@ -73,7 +73,7 @@ func TestCheckOfAnAddressNobodyAssignedFails(t *testing.T) {
 // result, or an Error that says something; an agent is not to be brought down
 // by a plugin of another version.
 func FuzzSocket(f *testing.F) {
-	paths := []string{cni.PathDel, cni.PathCheck, cni.PathGC}
+	paths := []string{cni.PathDel, cni.PathCheck, cni.PathGC, cni.PathConflict}
 	for i := range paths {
 		f.Add(i, `{"containerID":"c","interface":"eth0","pod":{"namespace":"default","name":"web-0","uid":"u"}}`)
 		f.Add(i, `{"network":"net","valid":[{"containerID":"c","interface":"eth0"}],"addresses":["10.0.0.1/16","fd00::1/64"]}`)

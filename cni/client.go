@@ -55,6 +55,16 @@ func (c *Client) Add(ctx context.Context, request AddRequest) (*AddResult, error
 	return &result, nil
 }
 
+// Conflict reports addresses that somebody else uses, and returns what becomes
+// of them.
+func (c *Client) Conflict(ctx context.Context, request ConflictRequest) (*ConflictResult, error) {
+	var result ConflictResult
+	if err := c.call(ctx, http.MethodPost, PathConflict, request, &result); err != nil {
+		return nil, err
+	}
+	return &result, nil
+}
+
 // Del gives an interface's addresses back; no error when there are none.
 func (c *Client) Del(ctx context.Context, request DelRequest) error {
 	return c.call(ctx, http.MethodPost, PathDel, request, nil)

@@ -22,11 +22,12 @@ const DefaultSocket = "/var/run/spidernet/spiderpool.sock"
 // ([AddPatience], [DelPatience]) and prints the Error, if there is one, only
 // after that. With any other status the Error is printed at once.
 const (
-	PathAdd    = "/v1/add"    // POST AddRequest: 200 AddResult
-	PathDel    = "/v1/del"    // POST DelRequest: 204
-	PathCheck  = "/v1/check"  // POST CheckRequest: 204
-	PathGC     = "/v1/gc"     // POST GCRequest: 204
-	PathStatus = "/v1/status" // GET: 200 Status
+	PathAdd      = "/v1/add"      // POST AddRequest: 200 AddResult
+	PathConflict = "/v1/conflict" // POST ConflictRequest: 200 ConflictResult
+	PathDel      = "/v1/del"      // POST DelRequest: 204
+	PathCheck    = "/v1/check"    // POST CheckRequest: 204
+	PathGC       = "/v1/gc"       // POST GCRequest: 204
+	PathStatus   = "/v1/status"   // GET: 200 Status
 )
 
 // How long the plugin waits. The agent's own waits (for an address to be
@@ -103,12 +104,40 @@ type Address struct {
 	// Gateway is the pool's gateway, the zero Addr when it has none.
 	Gateway netip.Addr `json:"gateway,omitzero"`
 	Pool    string     `json:"pool"`
+	// ConflictDetection asks the plugin to find out, before it answers the
+	// runtime, whether somebody else uses the address, and GatewayDetection
+	// whether Gateway is there.
+	ConflictDetection bool `json:"enableIPConflictDetection,omitempty"`
+	GatewayDetection  bool `json:"enableGatewayDetection,omitempty"`
 }
 
 // Route is a route of the interface.
 type Route struct {
 	Destination netip.Prefix `json:"destination"`
 	Gateway     netip.Addr   `json:"gateway,omitzero"`
+}
+
+// ConflictRequest reports that addresses which an ADD of this attachment was
+// answered with are used by machines outside the cluster. Only the sandbox that
+// holds them may say so; any other is refused, and nothing changes.
+type ConflictRequest struct {
+	Attachment
+	Conflicts []Conflict `json:"conflicts"`
+}
+
+// Conflict is an address and who uses it.
+type Conflict struct {
+	Address netip.Addr `json:"address"`
+	// MAC is the hardware address of who answered for it.
+	MAC string `json:"mac"`
+}
+
+// ConflictResult says what becomes of the addresses. SetAside: nobody gets them
+// for a while, and another ADD of the attachment is answered with others.
+// Otherwise they stay as they are, for the Reason: the ADD has failed.
+type ConflictResult struct {
+	SetAside bool   `json:"setAside"`
+	Reason   string `json:"reason,omitempty"`
 }
 
 // DelRequest gives an interface's addresses back (CNI spec, DEL). It succeeds
