@@ -7,6 +7,10 @@
 //
 //	Add (ipam.go)  ->  agent's server  ->  lease: acquire  ->  journal: put
 //
+// With IP conflict or gateway detection on, the plugin probes what it was
+// answered on the pod's link before it prints it (unused.go, package detect),
+// and tells the agent of addresses that somebody else uses.
+//
 // [Add], [Del], [Check], [GC] and [Ready] are the five verbs, contract.go is
 // the wire, client.go speaks it. There is no Kubernetes client in here, and
 // nothing is read that an ADD does not need: a process is started for every

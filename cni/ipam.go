@@ -18,8 +18,9 @@ func Versions() version.PluginInfo {
 	return version.VersionsStartingFrom("0.3.0")
 }
 
-// Add gets the addresses of an interface from the agent and prints them in
-// the configuration's version (CNI spec, section 2, ADD). The errors of all
+// Add gets the addresses of an interface from the agent, finds out whether they
+// are used if the agent says so (unused.go), and prints them in the
+// configuration's version (CNI spec, section 2, ADD). The errors of all
 // verbs are *types.Error.
 func Add(ctx context.Context, args *skel.CmdArgs) error {
 	conf, err := parseConfig(args.StdinData)
@@ -32,14 +33,14 @@ func Add(ctx context.Context, args *skel.CmdArgs) error {
 	}
 	ctx, cancel := context.WithTimeout(ctx, AddTimeout)
 	defer cancel()
-	answer, err := conf.client(AddPatience).Add(ctx, AddRequest{
+	answer, err := addUnused(ctx, conf.client(AddPatience), AddRequest{
 		Attachment:        Attachment{ContainerID: args.ContainerID, Interface: args.IfName, Pod: pod},
 		Network:           conf.Name,
 		DefaultIPv4Pools:  conf.IPAM.DefaultIPv4Pools,
 		DefaultIPv6Pools:  conf.IPAM.DefaultIPv6Pools,
 		CleanGateway:      conf.IPAM.CleanGateway,
 		MatchMasterSubnet: conf.IPAM.MatchMasterSubnet,
-	})
+	}, args.Netns)
 	if err != nil {
 		return printable(err, AddFailed+": ")
 	}
