@@ -265,7 +265,9 @@ func TestNetworkIsRefusedForItsNameAndWhatCannotBeRendered(t *testing.T) {
 		{"no JSON before either", network("a", map[string]string{"a": "b"}, "{nonsense}"), network("a", nil, "{nonsense}"), nil, nil},
 		{"no JSON any more", network("a", nil, "{nonsense}"), network("a", nil, "{}"), nil, []string{`spec.customCNI: Invalid value`}},
 	} {
-		t.Run(test.name, func(t *testing.T) { told(t, Network(test.is, test.was, list, test.definition, renderCustom), test.want...) })
+		t.Run(test.name, func(t *testing.T) {
+			told(t, Network(test.is, test.was, list, test.definition, renderCustom), test.want...)
+		})
 	}
 }
 

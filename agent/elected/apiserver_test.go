@@ -65,7 +65,7 @@ func (s *server) contend(t *testing.T, name string) *contender {
 	c := &contender{resign: resign, done: make(chan error, 1)}
 	duties := elected.New(elected.Config{
 		Kubernetes: s.kube, CRDs: s.kinds, Networks: networks, Cluster: s.store,
-		Namespace: "kube-system", Identity: name, EnableStatefulSet: true, HoldDown: holdDown,
+		Namespace: "kube-system", Identity: name, EnableStatefulSet: true, HoldDown: holdDown, Webhook: true,
 		Log: slog.New(slog.NewTextHandler(t.Output(), nil)).With("agent", name),
 	})
 	go func() { c.done <- duties.Run(ctx) }()
@@ -143,6 +143,10 @@ func TestAPIServer(t *testing.T) {
 		{"EmptyBlockGoes", emptyBlock},
 		{"PoolStatusFollowsEndpointsAndPins", poolStatus},
 		{"PoolIsScarceWhileEverythingIsLeased", scarcePool},
+		{"DeletedPoolGoesWhenItsLastAddressIsBack", deletedPool},
+		{"UsersOfAPoolAreReadAnew", poolUsers},
+		{"PoolThatSlippedThroughSaysWhatItBreaks", conflictingPools},
+		{"WebhookIsServedWithACertificateThatIsTrusted", webhookCertificate},
 		{"LeaseOfANodeThatIsGoneEndsAfterTheHoldDown", goneNode},
 		{"NetworkIsRenderedOnceMultusIsThere", network},
 		{"NextAgentGoesOn", succession},
