@@ -19,6 +19,7 @@ import (
 	"k8s.io/client-go/gentype"
 	typedcorev1 "k8s.io/client-go/kubernetes/typed/core/v1"
 	"k8s.io/client-go/rest"
+	"k8s.io/client-go/tools/cache"
 
 	"github.com/holdfast-ipam/holdfast/agent/watch"
 	"github.com/holdfast-ipam/holdfast/crds/spiderpool/v2beta1"
@@ -27,6 +28,12 @@ import (
 
 const (
 	kindMultusConfig = "SpiderMultusConfig"
+	// indexWants finds SpiderMultusConfigs by the NetworkAttachmentDefinition,
+	// namespace/name, that they want to be rendered into.
+	indexWants = "wants"
+	// indexOwner finds NetworkAttachmentDefinitions by the UID of the
+	// SpiderMultusConfig that they were rendered from.
+	indexOwner = "owner"
 	// installedPeriod is how often a cluster without Multus is asked whether
 	// it has one by now.
 	installedPeriod = 5 * time.Second
@@ -87,12 +94,16 @@ func (d *Duties) renderNetworks(ctx context.Context, _ *watches, log *slog.Logge
 		return
 	}
 	m := &multus{
-		networks:    d.config.Networks,
-		events:      d.config.Kubernetes.CoreV1(),
-		configs:     newCache(d.config.CRDs.MultusConfigs(metav1.NamespaceAll), &v2beta1.SpiderMultusConfig{}, nil),
-		definitions: newCache(d.config.Networks.in(metav1.NamespaceAll), &nadv1.NetworkAttachmentDefinition{}, nil),
-		queue:       newQueue[string]("networks"),
-		log:         log,
+		networks: d.config.Networks,
+		events:   d.config.Kubernetes.CoreV1(),
+		configs: newCache(d.config.CRDs.MultusConfigs(metav1.NamespaceAll), &v2beta1.SpiderMultusConfig{}, cache.TypedIndexers[*v2beta1.SpiderMultusConfig]{
+			indexWants: func(smc *v2beta1.SpiderMultusConfig) ([]string, error) { return []string{wanted(smc)}, nil },
+		}),
+		definitions: newCache(d.config.Networks.in(metav1.NamespaceAll), &nadv1.NetworkAttachmentDefinition{}, cache.TypedIndexers[*nadv1.NetworkAttachmentDefinition]{
+			indexOwner: owners,
+		}),
+		queue: newQueue[string]("networks"),
+		log:   log,
 	}
 	if !m.installed(ctx) {
 		return
@@ -132,12 +143,18 @@ func (m *multus) installed(ctx context.Context) bool {
 	}
 }
 
-// watch asks for a look at a SpiderMultusConfig when it changes, and when
-// somebody changes or deletes what was rendered from it.
+// watch asks for a look at a SpiderMultusConfig when it changes, when somebody
+// changes or deletes what was rendered from it, and when the name it waits for
+// may have become free.
 func (m *multus) watch() error {
 	err := m.configs.On(
-		func(_, is *v2beta1.SpiderMultusConfig) { m.queue.Add(is.Namespace + "/" + is.Name) },
-		func(*v2beta1.SpiderMultusConfig) {})
+		func(was, is *v2beta1.SpiderMultusConfig) {
+			m.queue.Add(is.Namespace + "/" + is.Name)
+			if was != nil && wanted(was) != wanted(is) {
+				m.lookAt(wanted(was))
+			}
+		},
+		func(was *v2beta1.SpiderMultusConfig) { m.lookAt(wanted(was)) })
 	if err != nil {
 		return err
 	}
@@ -145,7 +162,7 @@ func (m *multus) watch() error {
 		if nad == nil {
 			return
 		}
-		m.queue.Add(nad.Namespace + "/" + nad.Name) // in case its owner reference was removed
+		m.lookAt(nad.Namespace + "/" + nad.Name)
 		if owner := configOf(nad); owner != nil {
 			m.queue.Add(nad.Namespace + "/" + owner.Name)
 		}
@@ -155,6 +172,24 @@ func (m *multus) watch() error {
 			touched(was)
 			touched(is)
 		}, touched)
+}
+
+// lookAt asks for a look at all that want the definition, namespace/name.
+func (m *multus) lookAt(definition string) {
+	for _, smc := range m.configs.By(indexWants, definition) {
+		m.queue.Add(smc.Namespace + "/" + smc.Name)
+	}
+}
+
+// wanted is the definition, namespace/name, of a SpiderMultusConfig.
+func wanted(smc *v2beta1.SpiderMultusConfig) string { return smc.Namespace + "/" + nadName(smc) }
+
+// owners are the keys of indexOwner.
+func owners(nad *nadv1.NetworkAttachmentDefinition) ([]string, error) {
+	if owner := configOf(nad); owner != nil {
+		return []string{string(owner.UID)}, nil
+	}
+	return nil, nil
 }
 
 // configOf returns the reference to the SpiderMultusConfig that a definition
@@ -168,7 +203,8 @@ func configOf(nad *nadv1.NetworkAttachmentDefinition) *metav1.OwnerReference {
 }
 
 // do brings the definition of one SpiderMultusConfig in line with it. The
-// definition of one that is gone goes with its owner reference.
+// definition of one that is gone goes with its owner reference, and one whose
+// text is wrong keeps what was rendered before.
 func (m *multus) do(ctx context.Context, key string) (again bool, err error) {
 	smc, ok := m.configs.Get(key)
 	if !ok || smc.DeletionTimestamp != nil {
@@ -179,58 +215,79 @@ func (m *multus) do(ctx context.Context, key string) (again bool, err error) {
 		return false, m.complain(ctx, smc, fmt.Sprintf("cannot be rendered: %s", err))
 	}
 	nad, exists := m.definitions.Get(smc.Namespace + "/" + want.Name)
-	if exists {
-		return m.repair(ctx, smc, want, nad)
+	if !exists {
+		err = m.create(ctx, smc, want)
+	} else if reason := m.taken(smc, nad); reason != "" {
+		return false, m.complain(ctx, smc, reason)
+	} else {
+		err = m.repair(ctx, smc, want, nad)
 	}
-	nad = &nadv1.NetworkAttachmentDefinition{ObjectMeta: metav1.ObjectMeta{Namespace: smc.Namespace, Name: want.Name}}
-	apply(smc, want, nad)
-	if _, err := m.networks.in(smc.Namespace).Create(ctx, nad, metav1.CreateOptions{}); err != nil {
-		return true, fmt.Errorf("create NetworkAttachmentDefinition %s/%s: %w", smc.Namespace, want.Name, guarded(err))
+	if err != nil {
+		return true, err
 	}
-	m.log.Info("rendered", "network", smc.Namespace+"/"+want.Name)
-	return false, nil
+	return m.removeOthers(ctx, smc, want.Name)
 }
 
-func (m *multus) repair(ctx context.Context, smc *v2beta1.SpiderMultusConfig, want Definition, nad *nadv1.NetworkAttachmentDefinition) (again bool, err error) {
-	if owner := configOf(nad); owner != nil && owner.UID != smc.UID {
-		other, ok := m.configs.Get(smc.Namespace + "/" + owner.Name)
-		if ok && other.UID == owner.UID {
-			return false, m.complain(ctx, smc, fmt.Sprintf(
-				"the NetworkAttachmentDefinition %s is already rendered from SpiderMultusConfig %s: rename one of the two", want.Name, owner.Name))
-		}
+func (m *multus) create(ctx context.Context, smc *v2beta1.SpiderMultusConfig, want Definition) error {
+	nad := &nadv1.NetworkAttachmentDefinition{ObjectMeta: metav1.ObjectMeta{Namespace: smc.Namespace, Name: want.Name}}
+	apply(smc, want, nad)
+	if _, err := m.networks.in(smc.Namespace).Create(ctx, nad, metav1.CreateOptions{}); err != nil {
+		return fmt.Errorf("create NetworkAttachmentDefinition %s/%s: %w", smc.Namespace, want.Name, guarded(err))
 	}
+	m.log.Info("rendered", "network", smc.Namespace+"/"+want.Name)
+	return nil
+}
+
+// taken tells who else has the definition, and what to do about it. One that
+// nobody has is taken over, as is one of a SpiderMultusConfig that is gone.
+func (m *multus) taken(smc *v2beta1.SpiderMultusConfig, nad *nadv1.NetworkAttachmentDefinition) (reason string) {
+	owner := metav1.GetControllerOf(nad)
+	if owner == nil || owner.UID == smc.UID {
+		return ""
+	}
+	advice := fmt.Sprintf("give this one another name with the annotation %s, or delete the other", annotationNADName)
+	if configOf(nad) == nil {
+		return fmt.Sprintf("the NetworkAttachmentDefinition %s belongs to %s %s: %s", nad.Name, owner.Kind, owner.Name, advice)
+	}
+	other, ok := m.configs.Get(smc.Namespace + "/" + owner.Name)
+	if !ok || other.UID != owner.UID {
+		return ""
+	}
+	return fmt.Sprintf("the NetworkAttachmentDefinition %s is already rendered from SpiderMultusConfig %s: %s", nad.Name, owner.Name, advice)
+}
+
+func (m *multus) repair(ctx context.Context, smc *v2beta1.SpiderMultusConfig, want Definition, nad *nadv1.NetworkAttachmentDefinition) error {
 	repaired := nad.DeepCopy()
 	apply(smc, want, repaired)
 	if equality.Semantic.DeepEqual(nad, repaired) {
-		return false, nil
+		return nil
 	}
 	if _, err := m.networks.in(smc.Namespace).Update(ctx, repaired, metav1.UpdateOptions{}); err != nil {
-		return true, fmt.Errorf("update NetworkAttachmentDefinition %s/%s: %w", smc.Namespace, want.Name, guarded(err))
+		return fmt.Errorf("update NetworkAttachmentDefinition %s/%s: %w", smc.Namespace, want.Name, guarded(err))
 	}
 	m.log.Info("rendered again", "network", smc.Namespace+"/"+want.Name)
-	return false, nil
+	return nil
 }
 
-// complain tells the user what keeps a SpiderMultusConfig from being rendered,
-// as an event of it. Nothing is tried again: only another edit helps, and that
-// comes by itself.
-func (m *multus) complain(ctx context.Context, smc *v2beta1.SpiderMultusConfig, message string) error {
-	m.log.Warn("cannot render a network", "network", smc.Namespace+"/"+smc.Name, "reason", message)
-	now := metav1.Now()
-	_, err := m.events.Events(smc.Namespace).Create(ctx, &corev1.Event{
-		ObjectMeta: metav1.ObjectMeta{Namespace: smc.Namespace, GenerateName: smc.Name + "."},
-		InvolvedObject: corev1.ObjectReference{
-			APIVersion: v2beta1.GroupVersion().String(), Kind: kindMultusConfig,
-			Namespace: smc.Namespace, Name: smc.Name, UID: smc.UID, ResourceVersion: smc.ResourceVersion,
-		},
-		Type: corev1.EventTypeWarning, Reason: "NotRendered", Message: message,
-		Source:         corev1.EventSource{Component: "holdfast"},
-		FirstTimestamp: now, LastTimestamp: now, Count: 1,
-	}, metav1.CreateOptions{})
-	if err != nil {
-		return fmt.Errorf("write an event of SpiderMultusConfig %s/%s: %w", smc.Namespace, smc.Name, err)
+// removeOthers deletes what was rendered from the SpiderMultusConfig when it
+// wanted another name.
+func (m *multus) removeOthers(ctx context.Context, smc *v2beta1.SpiderMultusConfig, name string) (again bool, err error) {
+	for _, nad := range m.definitions.By(indexOwner, string(smc.UID)) {
+		if nad.Name == name || nad.Namespace != smc.Namespace {
+			continue
+		}
+		err := m.networks.in(nad.Namespace).Delete(ctx, nad.Name, metav1.DeleteOptions{
+			Preconditions: &metav1.Preconditions{UID: &nad.UID, ResourceVersion: &nad.ResourceVersion},
+		})
+		if apierrors.IsNotFound(err) {
+			continue
+		}
+		if err != nil {
+			return true, fmt.Errorf("delete NetworkAttachmentDefinition %s/%s: %w", nad.Namespace, nad.Name, guarded(err))
+		}
+		m.log.Info("removed: it has another name now", "network", nad.Namespace+"/"+nad.Name)
 	}
-	return nil
+	return false, nil
 }
 
 // apply makes nad what is wanted. It leaves labels and whatever else is not

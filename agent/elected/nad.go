@@ -2,15 +2,17 @@ package elected
 
 import (
 	"bytes"
+	"cmp"
 	"encoding/json"
 	"errors"
 	"fmt"
 	"maps"
-	"slices"
+	"net/netip"
 	"strings"
 
 	"github.com/holdfast-ipam/holdfast/crds/spiderpool/v2beta1"
 	corev1 "k8s.io/api/core/v1"
+	"k8s.io/apimachinery/pkg/api/validation"
 )
 
 // The annotations of a SpiderMultusConfig that change what is rendered, and
@@ -36,17 +38,20 @@ type Definition struct {
 // Render returns the definition of a SpiderMultusConfig. Errors tell which
 // field of it to correct.
 func Render(smc *v2beta1.SpiderMultusConfig) (Definition, error) {
-	d := Definition{Name: smc.Name, Annotations: maps.Clone(smc.Annotations)}
+	d := Definition{Name: nadName(smc), Annotations: maps.Clone(smc.Annotations)}
 	// kubectl would take a copy of this for what somebody applied.
 	delete(d.Annotations, corev1.LastAppliedConfigAnnotation)
-	if name := smc.Annotations[annotationNADName]; name != "" {
-		d.Name = name
+	if wrong := validation.NameIsDNSSubdomain(d.Name, false); len(wrong) > 0 {
+		return Definition{}, fmt.Errorf("annotation %s: %q cannot be the name of a NetworkAttachmentDefinition: use lower-case letters, digits, '-' and '.', like macvlan-ens192", annotationNADName, d.Name)
 	}
-	if smc.Spec.CNIType == v2beta1.CNITypeCustom || smc.Spec.CNIType == "" {
-		if smc.Spec.CustomCNI != "" && !json.Valid([]byte(smc.Spec.CustomCNI)) {
-			return Definition{}, errors.New("spec.customCNI is not JSON: correct it")
-		}
+	if err := oneBlock(&smc.Spec); err != nil {
+		return Definition{}, err
+	}
+	if isCustom(&smc.Spec) {
 		d.Config = smc.Spec.CustomCNI
+		if err := checkCustom(d.Config); err != nil {
+			return Definition{}, err
+		}
 		return d, nil
 	}
 	plugins, resource, err := chain(&smc.Spec)
@@ -72,6 +77,43 @@ func Render(smc *v2beta1.SpiderMultusConfig) (Definition, error) {
 	}
 	d.Config, err = compact(list)
 	return d, err
+}
+
+// nadName is the name of the NetworkAttachmentDefinition of a
+// SpiderMultusConfig.
+func nadName(smc *v2beta1.SpiderMultusConfig) string {
+	if name := smc.Annotations[annotationNADName]; name != "" {
+		return name
+	}
+	return smc.Name
+}
+
+func isCustom(spec *v2beta1.MultusConfigSpec) bool {
+	return spec.CNIType == v2beta1.CNITypeCustom || spec.CNIType == ""
+}
+
+// checkCustom refuses what Multus could not start any plugin from. The empty
+// text stands for a configuration that lies on the nodes.
+func checkCustom(config string) error {
+	if config == "" {
+		return nil
+	}
+	var conf struct {
+		Type    string
+		Plugins []struct{ Type string }
+	}
+	if err := json.Unmarshal([]byte(config), &conf); err != nil {
+		return fmt.Errorf("spec.customCNI is not a CNI configuration in JSON: correct it: %w", err)
+	}
+	if conf.Type == "" && len(conf.Plugins) == 0 {
+		return errors.New(`spec.customCNI names no plugin: write a configuration like {"type":"bridge"}, or a list like {"plugins":[{"type":"bridge"}]}`)
+	}
+	for i, plugin := range conf.Plugins {
+		if plugin.Type == "" {
+			return fmt.Errorf(`spec.customCNI has no type in plugins[%d]: name the plugin, like {"type":"bridge"}`, i)
+		}
+	}
+	return nil
 }
 
 // configList is a CNI network configuration list (CNI spec, section 1). The
@@ -107,7 +149,7 @@ func chain(spec *v2beta1.MultusConfigSpec) (plugins []any, resource string, err 
 	for i, text := range spec.ChainCNIJSONData {
 		var conf struct{ Type string }
 		if err := json.Unmarshal([]byte(text), &conf); err != nil || conf.Type == "" {
-			return nil, "", fmt.Errorf("spec.chainCNIJsonData[%d] is not a JSON object with a type, like {\"type\":\"tuning\"}: correct it", i)
+			return nil, "", fmt.Errorf("spec.chainCNIJsonData[%d] is not a JSON object with a type: write the configuration of one plugin, like {\"type\":\"tuning\",\"mtu\":8000}", i)
 		}
 		plugins = append(plugins, json.RawMessage(text))
 	}
@@ -132,9 +174,6 @@ type tuning struct {
 // network returns the network's own plugin behind the one that prepares the
 // node's interface for it.
 func network(spec *v2beta1.MultusConfigSpec) (plugins []any, resource string, err error) {
-	if err := oneBlock(spec); err != nil {
-		return nil, "", err
-	}
 	switch spec.CNIType {
 	case v2beta1.CNITypeMacvlan:
 		plugins, err = macvlan(spec)
@@ -143,41 +182,43 @@ func network(spec *v2beta1.MultusConfigSpec) (plugins []any, resource string, er
 	case v2beta1.CNITypeVlan:
 		plugins, err = vlan(spec)
 	case v2beta1.CNITypeSRIOV:
-		return []any{sriov(spec)}, spec.SRIOV.ResourceName, nil
+		return []any{sriov(spec)}, spec.SRIOV.ResourceName, checkSRIOV(spec.SRIOV)
 	case v2beta1.CNITypeIBSRIOV:
-		return []any{ibsriov(spec)}, spec.IBSRIOV.ResourceName, nil
+		return []any{ibsriov(spec)}, spec.IBSRIOV.ResourceName, checkResource("ibsriov", spec.IBSRIOV.ResourceName)
 	case v2beta1.CNITypeIPoIB:
 		plugins = []any{ipoibPlugin{Type: "ipoib", Master: spec.IPoIB.Master, IPAM: ipam(spec, spec.IPoIB.IPPools)}}
+		err = checkMaster("spec.ipoib.master", spec.IPoIB.Master, "ib0")
 	case v2beta1.CNITypeOVS:
 		if spec.OVS.DeviceID != "" {
 			resource = "ovs-cni.network.kubevirt.io/" + spec.OVS.Bridge
 		}
-		plugins = []any{ovs(spec)}
+		plugins, err = []any{ovs(spec)}, checkOVS(spec.OVS)
 	default:
-		err = fmt.Errorf("spec.cniType %q is not known", spec.CNIType)
+		err = fmt.Errorf("spec.cniType %q is not known: use macvlan, ipvlan, vlan, sriov, ib-sriov, ipoib, ovs or custom", spec.CNIType)
 	}
 	return plugins, resource, err
 }
 
 // oneBlock refuses a spec without the block of its type or with another one.
 func oneBlock(spec *v2beta1.MultusConfigSpec) error {
-	for block, b := range map[string]struct {
-		cniType string
-		set     bool
+	for _, b := range []struct {
+		name, cniType string
+		set           bool
 	}{
-		"macvlan": {v2beta1.CNITypeMacvlan, spec.Macvlan != nil},
-		"ipvlan":  {v2beta1.CNITypeIPvlan, spec.IPvlan != nil},
-		"vlan":    {v2beta1.CNITypeVlan, spec.Vlan != nil},
-		"sriov":   {v2beta1.CNITypeSRIOV, spec.SRIOV != nil},
-		"ibsriov": {v2beta1.CNITypeIBSRIOV, spec.IBSRIOV != nil},
-		"ipoib":   {v2beta1.CNITypeIPoIB, spec.IPoIB != nil},
-		"ovs":     {v2beta1.CNITypeOVS, spec.OVS != nil},
+		{"macvlan", v2beta1.CNITypeMacvlan, spec.Macvlan != nil},
+		{"ipvlan", v2beta1.CNITypeIPvlan, spec.IPvlan != nil},
+		{"vlan", v2beta1.CNITypeVlan, spec.Vlan != nil},
+		{"sriov", v2beta1.CNITypeSRIOV, spec.SRIOV != nil},
+		{"ibsriov", v2beta1.CNITypeIBSRIOV, spec.IBSRIOV != nil},
+		{"ipoib", v2beta1.CNITypeIPoIB, spec.IPoIB != nil},
+		{"ovs", v2beta1.CNITypeOVS, spec.OVS != nil},
+		{"customCNI", v2beta1.CNITypeCustom, spec.CustomCNI != ""},
 	} {
-		switch {
-		case spec.CNIType == b.cniType && !b.set:
-			return fmt.Errorf("spec.%s is missing: a network of type %s needs it", block, b.cniType)
-		case spec.CNIType != b.cniType && b.set:
-			return fmt.Errorf("spec.%s does not belong to a network of type %s: remove it or change spec.cniType", block, spec.CNIType)
+		switch own := spec.CNIType == b.cniType || isCustom(spec) && b.cniType == v2beta1.CNITypeCustom; {
+		case own && !b.set && !isCustom(spec): // a custom network may lie on the nodes
+			return fmt.Errorf("spec.%s is missing: a network of type %s needs it", b.name, b.cniType)
+		case !own && b.set:
+			return fmt.Errorf("spec.%s does not belong to a network of type %s: remove it or change spec.cniType", b.name, cmp.Or(spec.CNIType, v2beta1.CNITypeCustom))
 		}
 	}
 	return nil
@@ -240,11 +281,23 @@ func coordinator(spec *v2beta1.CoordinatorSpec) coordinatorConf {
 	}
 	conf.PodDefaultRouteNIC = spec.PodDefaultRouteNIC
 	conf.PodMACPrefix = spec.PodMACPrefix
-	conf.HijackCIDR = spec.HijackCIDR
+	conf.HijackCIDR = networks(spec.HijackCIDR)
 	conf.PolicyRoutes = spec.PolicyRoutes
 	conf.VethLinkAddress = spec.VethLinkAddress
 	conf.VethMTU = spec.VethMTU
 	return conf
+}
+
+// networks returns addresses among networks as networks of one address.
+func networks(texts []string) []string {
+	var all []string
+	for _, text := range texts {
+		if addr, err := netip.ParseAddr(text); err == nil {
+			text = netip.PrefixFrom(addr, addr.BitLen()).String()
+		}
+		all = append(all, text)
+	}
+	return all
 }
 
 type ifacerPlugin struct {
@@ -260,19 +313,16 @@ type bondConf struct {
 	Options string `json:"options"`
 }
 
-// ifacer returns the plugin that makes the bond, and the VLAN interface if
+// onNode returns the plugin that makes the bond, and the VLAN interface if
 // vlanID is not 0, on the node, and the name of what it makes. A network on
 // one interface without a VLAN needs none.
-func ifacer(block string, sub *v2beta1.SubInterface, vlanID int32) (plugins []any, master string, err error) {
-	if len(sub.Master) == 0 || slices.Contains(sub.Master, "") {
-		return nil, "", fmt.Errorf("spec.%s.master names no interface: name the node's interface, like ens192", block)
+func onNode(block string, sub *v2beta1.SubInterface, vlanID int32) (plugins []any, master string, err error) {
+	if err := checkSubInterface(block, sub); err != nil {
+		return nil, "", err
 	}
 	p := ifacerPlugin{VlanID: vlanID, Type: "ifacer", Interfaces: sub.Master}
 	master = sub.Master[0]
 	if len(sub.Master) > 1 {
-		if sub.Bond == nil || sub.Bond.Name == "" {
-			return nil, "", fmt.Errorf("spec.%s.master names several interfaces: name in spec.%s.bond the bond they make", block, block)
-		}
 		p.Bond = &bondConf{Name: sub.Bond.Name, Mode: sub.Bond.Mode, Options: sub.Bond.Options}
 		master = sub.Bond.Name
 	}
@@ -282,7 +332,7 @@ func ifacer(block string, sub *v2beta1.SubInterface, vlanID int32) (plugins []an
 	if vlanID > 0 {
 		master = fmt.Sprintf("%s.%d", master, vlanID)
 	}
-	return []any{p}, master, nil
+	return []any{p}, master, checkOnNode(block, p)
 }
 
 func valueOf(id *int32) int32 {
@@ -301,14 +351,14 @@ type macvlanPlugin struct {
 }
 
 func macvlan(spec *v2beta1.MultusConfigSpec) ([]any, error) {
-	plugins, master, err := ifacer("macvlan", spec.Macvlan, valueOf(spec.Macvlan.VlanID))
+	plugins, master, err := onNode("macvlan", spec.Macvlan, valueOf(spec.Macvlan.VlanID))
 	return append(plugins, macvlanPlugin{
 		Type: "macvlan", Master: master, Mode: "bridge", MTU: spec.Macvlan.MTU, IPAM: ipam(spec, spec.Macvlan.IPPools),
 	}), err
 }
 
 func ipvlan(spec *v2beta1.MultusConfigSpec) ([]any, error) {
-	plugins, master, err := ifacer("ipvlan", spec.IPvlan, valueOf(spec.IPvlan.VlanID))
+	plugins, master, err := onNode("ipvlan", spec.IPvlan, valueOf(spec.IPvlan.VlanID))
 	return append(plugins, macvlanPlugin{
 		Type: "ipvlan", Master: master, MTU: spec.IPvlan.MTU, IPAM: ipam(spec, spec.IPvlan.IPPools),
 	}), err
@@ -325,7 +375,7 @@ type vlanPlugin struct {
 
 // vlan leaves the VLAN to the network's own plugin and has only a bond made.
 func vlan(spec *v2beta1.MultusConfigSpec) ([]any, error) {
-	plugins, master, err := ifacer("vlan", &spec.Vlan.SubInterface, 0)
+	plugins, master, err := onNode("vlan", &spec.Vlan.SubInterface, 0)
 	p := vlanPlugin{
 		Type: "vlan", Master: master, VlanMode: spec.Vlan.VlanMode, MTU: spec.Vlan.MTU, IPAM: ipam(spec, spec.Vlan.IPPools),
 	}

@@ -33,6 +33,13 @@ type config struct {
 	Bond *bond `json:"bond"`
 }
 
+// Validate reports what an ADD would refuse in a configuration on any node.
+// Errors are *types.Error.
+func Validate(conf []byte) error {
+	_, err := parseConfig(conf)
+	return err
+}
+
 // parseConfig decodes and checks a network configuration. Errors are
 // *types.Error with ErrDecodingFailure or ErrInvalidNetworkConfig.
 func parseConfig(stdin []byte) (*config, error) {
@@ -114,7 +121,7 @@ func (c *config) checkVLAN() error {
 	if c.VlanID == 0 {
 		return nil
 	}
-	return CheckVLANName(c.lower(), c.VlanID)
+	return checkVLANName(c.lower(), c.VlanID)
 }
 
 // lower is the name of what the VLAN interface is on.
@@ -125,13 +132,13 @@ func (c *config) lower() string {
 	return c.Interfaces[0]
 }
 
-// VLANName is the name of the VLAN interface on an interface or bond.
-func VLANName(lower string, id int) string { return fmt.Sprintf("%s.%d", lower, id) }
+// vlanName is the name of the VLAN interface on an interface or bond.
+func vlanName(lower string, id int) string { return fmt.Sprintf("%s.%d", lower, id) }
 
-// CheckVLANName refuses an interface whose VLAN interface could not be named:
-// the kernel's names have 15 bytes at most. The error is a *types.Error.
-func CheckVLANName(lower string, id int) error {
-	name := VLANName(lower, id)
+// checkVLANName refuses an interface whose VLAN interface could not be named:
+// the kernel's names have 15 bytes at most.
+func checkVLANName(lower string, id int) error {
+	name := vlanName(lower, id)
 	if len(name) <= maxName {
 		return nil
 	}

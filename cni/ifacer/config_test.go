@@ -178,7 +178,7 @@ func FuzzConfiguration(f *testing.F) {
 		if len(conf.Interfaces) == 0 || conf.VlanID < 0 || conf.VlanID > 4094 || len(conf.lower()) > 15 || (len(conf.Interfaces) > 1) != (conf.Bond != nil) {
 			t.Fatalf("%q was taken as %+v", stdin, conf)
 		}
-		if conf.VlanID > 0 && len(VLANName(conf.lower(), conf.VlanID)) > 15 {
+		if conf.VlanID > 0 && len(vlanName(conf.lower(), conf.VlanID)) > 15 {
 			t.Fatalf("%q makes a name that the kernel does not take", stdin)
 		}
 	})

@@ -14,7 +14,7 @@ type vlan struct {
 }
 
 func (c *config) vlan(parent netlink.Link) vlan {
-	return vlan{name: VLANName(c.lower(), c.VlanID), id: c.VlanID, parent: parent}
+	return vlan{name: vlanName(c.lower(), c.VlanID), id: c.VlanID, parent: parent}
 }
 
 // find returns the VLAN interface if it is there, and nil if it can be made.
