@@ -92,7 +92,9 @@ type sim struct {
 	// home is the address of each identity and family that was answered to
 	// it, as long as its StatefulSet has wanted it ever since.
 	home map[string]netip.Addr
-	ops  []*operation
+	// aside is what a node has set aside.
+	aside map[netip.Addr]simAside
+	ops   []*operation
 	// opsBegun and sandboxes count.
 	opsBegun, sandboxes int
 	dels                []simDel
@@ -150,7 +152,7 @@ type operation struct {
 func newSim(t *testing.T, seed uint64) *sim {
 	h := &sim{
 		t: t, seed: seed, random: rand.New(rand.NewPCG(seed, 1)), director: &director{},
-		gc: &process{name: "gc"}, pods: map[string]*simPod{}, home: map[string]netip.Addr{},
+		gc: &process{name: "gc"}, pods: map[string]*simPod{}, home: map[string]netip.Addr{}, aside: map[netip.Addr]simAside{},
 	}
 	h.cluster = leasetest.NewCluster(func(leasetest.Call) leasetest.Fault {
 		h.director.mu.Lock()

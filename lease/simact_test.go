@@ -26,7 +26,8 @@ func (h *sim) act() {
 		{4, func() { h.createStateless(n) }},
 		{5, func() { h.scale(h.random.IntN(maxReplicas + 1)) }},
 		{8, h.control},
-		{30, h.kubelet},
+		{28, h.kubelet},
+		{2, h.conflict},
 		{4, h.tearDown},
 		{5, h.evict},
 		{7, h.deliverDel},
@@ -265,6 +266,42 @@ func (h *sim) kill(p *simPod) {
 	p.sandbox = nil
 }
 
+// simRest is how long an address that was set aside rests: not so long that a
+// history would have to wait for it in the end.
+const simRest = 3 * time.Minute
+
+// simAside is an address that a node has set aside.
+type simAside struct {
+	node  *simNode
+	until time.Time
+}
+
+// conflict is a sandbox that was answered and finds a stranger at some of its
+// addresses, so it never comes to be.
+func (h *sim) conflict() {
+	p := h.some(func(p *simPod) bool { return p.sandbox != nil && p.adding == nil })
+	if p == nil {
+		return
+	}
+	n, l := p.node, p.node.Lessee
+	s := lease.Sandbox{Owner: p.owner(), Container: p.sandbox.container}
+	addrs := p.sandbox.addrs[h.random.IntN(len(p.sandbox.addrs)):]
+	h.kill(p)
+	until, aside := time.Now().Add(simRest), false
+	h.begin(n.process, fmt.Sprintf("conflict of %s on %v", s.Container, addrs), func(ctx context.Context) (err error) {
+		aside, err = l.SetAside(ctx, s, addrs, simRest)
+		return err
+	}, func(err error) {
+		if err != nil || !aside {
+			return
+		}
+		h.logf("%v are set aside", addrs)
+		for _, addr := range addrs {
+			h.aside[addr] = simAside{n, until}
+		}
+	})
+}
+
 // tearDown ends a sandbox whose pod stays.
 func (h *sim) tearDown() {
 	if p := h.some(func(p *simPod) bool { return p.sandbox != nil && p.adding == nil }); p != nil {
@@ -396,6 +433,7 @@ func (h *sim) replace(n *simNode) {
 		}
 	}
 	h.dels = slices.DeleteFunc(h.dels, func(d simDel) bool { return d.node == n })
+	maps.DeleteFunc(h.aside, func(_ netip.Addr, a simAside) bool { return a.node == n })
 	if h.random.IntN(2) == 0 {
 		n.disk.Replace()
 	}

@@ -49,6 +49,9 @@ func (h *sim) checkAnswer(n *simNode, p *simPod, got []lease.Entry, container st
 		h.fatalf("%s asked for %d addresses and got %v", p.name, p.families, got)
 	}
 	for _, e := range got {
+		if a, ok := h.aside[e.Addr]; ok && time.Now().Before(a.until) {
+			h.fatalf("%s was answered with %s, which is set aside until %s", container, e.Addr, a.until)
+		}
 		stored := slices.IndexFunc(n.disk.Entries(), func(d lease.Entry) bool {
 			return d.Addr == e.Addr && d.State == lease.Assigned && d.Owner == e.Owner
 		})
