@@ -44,8 +44,8 @@ func (ipv4) announcement(own net.HardwareAddr, addr netip.Addr) (frame, error) {
 // claimant: whoever sends from the address has it, and whoever else probes
 // for it is about to (RFC 5227, section 2.1.1).
 func (ipv4) claimant(payload []byte, _, own net.HardwareAddr, addr netip.Addr) net.HardwareAddr {
-	var p arp.Packet
-	if err := p.UnmarshalBinary(payload); err != nil {
+	p, ok := parse4(payload)
+	if !ok {
 		return nil
 	}
 	probing := p.Operation == arp.OperationRequest && p.SenderIP == netip.IPv4Unspecified() &&
@@ -57,9 +57,15 @@ func (ipv4) claimant(payload []byte, _, own net.HardwareAddr, addr netip.Addr) n
 }
 
 func (ipv4) answer(payload []byte, _ net.HardwareAddr, wanted netip.Addr) net.HardwareAddr {
-	var p arp.Packet
-	if err := p.UnmarshalBinary(payload); err != nil || p.SenderIP != wanted {
+	p, ok := parse4(payload)
+	if !ok || p.SenderIP != wanted {
 		return nil
 	}
 	return p.SenderHardwareAddr
+}
+
+// parse4 takes a packet apart, if it is one of IPv4 on Ethernet.
+func parse4(payload []byte) (p arp.Packet, ok bool) {
+	err := p.UnmarshalBinary(payload)
+	return p, err == nil && p.ProtocolType == uint16(ethernet.EtherTypeIPv4) && len(p.SenderHardwareAddr) == ethernetLen
 }

@@ -109,7 +109,7 @@ func advertiser(m *ndp.NeighborAdvertisement, from net.HardwareAddr, addr netip.
 		return nil
 	}
 	for _, o := range m.Options {
-		if o, ok := o.(*ndp.LinkLayerAddress); ok && o.Direction == ndp.Target {
+		if o, ok := o.(*ndp.LinkLayerAddress); ok && o.Direction == ndp.Target && len(o.Addr) == ethernetLen {
 			return o.Addr
 		}
 	}
