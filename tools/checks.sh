@@ -117,6 +117,8 @@ check_chart() {
   expect 'two default pools' '^kind: SpiderIPPool' 2 "${pool_v4[@]}" "${pool_v6[@]}"
   expect 'another socket' '"ipam_unix_socket_path": "/run/x.sock"' 1 --set cni.install=true,multus.multusCNI.install=false,global.ipamUNIXSocketHostPath=/run/x.sock
   expect 'StatefulSets as stateless' 'enableStatefulSet: false' 1 --set ipam.enableStatefulSet=false
+  expect 'IP conflict detection' 'enableIPConflictDetection: true' 1 --set ipam.enableIPConflictDetection=true
+  expect 'gateway detection' 'enableGatewayDetection: true' 1 --set ipam.enableGatewayDetection=true
   expect 'nothing is privileged' 'privileged: true' 0
   expect 'every container drops all capabilities' 'drop: \[ALL\]' 3
 }
@@ -146,6 +148,7 @@ check_chart_refusals() {
   refuse "at '/ipam/gc/gcDeletingTimeOutPodDelay'" --set ipam.gc.gcDeletingTimeOutPodDelay=-1
   refuse "at '/ipam/statefulSetPoolChange'" --set ipam.statefulSetPoolChange=forget
   refuse "at '/ipam/coolDown'" --set ipam.coolDown=soon
+  refuse "at '/ipam/conflictRest'" --set ipam.conflictRest=soon
 }
 
 check_shellcheck() {

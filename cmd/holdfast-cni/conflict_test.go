@@ -69,6 +69,77 @@ func TestDetection(t *testing.T) {
 	}
 }
 
+// wired is a sandbox on a link with a stranger, and an agent that answers on
+// the wire: ADD with one address after another, and a report of a conflict with
+// status and text.
+func wired(t *testing.T, status int, text string) (a *agent, env []string, stranger net.HardwareAddr) {
+	t.Helper()
+	lan, netns := nettest.NewSwitch(t), nettest.New(t)
+	_, stranger = lan.Host(t, prefixes("10.30.0.1/16")...)
+	lan.Plug(t, netns, "eth0")
+	adds := 0
+	a = newAgentFunc(t, func(w http.ResponseWriter, r *http.Request) {
+		switch r.URL.Path {
+		case cni.PathAdd:
+			adds++
+			fmt.Fprintf(w, `{"addresses":[{"prefix":"10.30.0.%d/16","pool":"p","enableIPConflictDetection":true}]}`, adds)
+		case cni.PathConflict:
+			w.WriteHeader(status)
+			io.WriteString(w, text)
+		}
+	})
+	return a, environment("ADD", "CNI_NETNS="+netns.Path), stranger
+}
+
+func TestConflictIsReportedAndAnotherAddressAskedFor(t *testing.T) {
+	t.Parallel()
+	agent, env, stranger := wired(t, http.StatusOK, `{"setAside":true}`)
+	got := runPlugin(t, "spiderpool", network("1.0.0", agent.socket, "", ""), env...)
+	mustSucceed(t, got)
+	if !strings.Contains(got.Stdout, "10.30.0.2/16") {
+		t.Errorf("it printed %s", got.Stdout)
+	}
+	add := call{"POST", "/v1/add", `{"containerID":"c0ffee","interface":"eth0","pod":{"namespace":"default","name":"test-sts-0","uid":"u-1"},"network":"lan"}`}
+	agent.mustHaveBeenAsked(t, add,
+		call{"POST", "/v1/conflict", `{"containerID":"c0ffee","interface":"eth0","pod":{"namespace":"default","name":"test-sts-0","uid":"u-1"},
+			"conflicts":[{"address":"10.30.0.1","mac":"` + stranger.String() + `"}]}`}, add)
+}
+
+// Whatever becomes of the report, the user is told who has the address.
+func TestConflictThatCannotBeReportedFailsTheAdd(t *testing.T) {
+	t.Parallel()
+	for name, c := range map[string]struct {
+		status int
+		text   string
+	}{
+		"an agent that does not know the call": {http.StatusNotFound, "404 page not found\n"},
+		"a refusal":                            {http.StatusUnprocessableEntity, `{"code":999,"msg":"no","details":"why"}`},
+		"an address that stays":                {http.StatusOK, `{"setAside":false,"reason":"it is mine"}`},
+		"no reason":                            {http.StatusOK, `{}`},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			agent, env, stranger := wired(t, c.status, c.text)
+			printed := cniError(t, runPlugin(t, "spiderpool", network("1.0.0", agent.socket, "", ""), env...))
+			if !strings.Contains(printed.Msg+printed.Details, "10.30.0.1 is used by "+stranger.String()) {
+				t.Errorf("printed %+v", printed)
+			}
+			if asked := agent.asked(); len(asked) != 2 {
+				t.Errorf("the agent was asked %d times, want for addresses and with the report", len(asked))
+			}
+		})
+	}
+}
+
+func TestAddressesOfAMissingNamespaceAreNotGivenUnprobed(t *testing.T) {
+	t.Parallel()
+	agent := newAgent(t, http.StatusOK, `{"addresses":[{"prefix":"10.30.0.1/16","pool":"p","enableIPConflictDetection":true}]}`)
+	printed := cniError(t, runPlugin(t, "spiderpool", network("1.0.0", agent.socket, "", ""), environment("ADD")...))
+	if printed.Code != types.ErrTryAgainLater || !strings.Contains(printed.Details, "not known whether the addresses are in use") {
+		t.Errorf("printed %+v", printed)
+	}
+}
+
 func newCluster(t *testing.T) *cluster {
 	c := &cluster{config: apitest.Start(t)}
 	var err error
