@@ -252,7 +252,8 @@ func (h *Handler) network(ctx context.Context, is, was *v2beta1.SpiderMultusConf
 	definitions := schema.GroupVersionResource{Group: "k8s.cni.cncf.io", Version: "v1", Resource: "network-attachment-definitions"}
 	definition, err := h.config.Metadata.Resource(definitions).Namespace(is.Namespace).Get(ctx, DefinitionName(is), metav1.GetOptions{})
 	switch {
-	case apierrors.IsNotFound(err): // of this name, or there is no such kind
+	case apierrors.IsNotFound(err), // of this name, or there is no such kind
+		apierrors.IsForbidden(err): // agents that render none may not read them
 		definition = nil
 	case err != nil:
 		return nil, fmt.Errorf("read NetworkAttachmentDefinition %s/%s: %w", is.Namespace, DefinitionName(is), err)
