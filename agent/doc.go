@@ -11,6 +11,7 @@
 //   - upkeep.go: what no pod waits for; endpoints.go: the records for people;
 //   - selection: which pools a pod may use, as a pure function;
 //   - cluster, journal: the two things the protocol stands on, for real;
+//   - admission, webhook.go: what is refused when it is applied;
 //   - elected: what one agent at a time does for the whole cluster.
 //
 // A pod start on a warm node is: add.go, [lease.Lessee.Acquire], one write of

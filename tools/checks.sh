@@ -119,6 +119,10 @@ check_chart() {
   expect 'StatefulSets as stateless' 'enableStatefulSet: false' 1 --set ipam.enableStatefulSet=false
   expect 'IP conflict detection' 'enableIPConflictDetection: true' 1 --set ipam.enableIPConflictDetection=true
   expect 'gateway detection' 'enableGatewayDetection: true' 1 --set ipam.enableGatewayDetection=true
+  expect 'a webhook' '--webhook-address=:5722' 1
+  expect 'a webhook that can fail' 'failurePolicy: Ignore' 5
+  expect 'an upgrade leaves the certificate alone' 'caBundle:|tls.crt' 0
+  expect 'no webhook' 'webhook' 0 --set spiderpoolAgent.webhookPort=0
   expect 'nothing is privileged' 'privileged: true' 0
   expect 'every container drops all capabilities' 'drop: \[ALL\]' 3
 }

@@ -5,7 +5,9 @@
 //     protocol, judge.go the judgement, gc.go what prompts it);
 //   - fencer.go ends the leases of nodes that are gone (fence.go is what prompts
 //     it);
-//   - poolstatus.go keeps the status of pools (tally.go counts);
+//   - poolstatus.go keeps the status of pools (tally.go counts, poolrules.go
+//     shows which rules they break and lets a deleted one go);
+//   - certificate.go keeps the certificate of the webhook;
 //   - multus.go renders SpiderMultusConfig into NetworkAttachmentDefinition
 //     (nad.go is the text).
 //
