@@ -8,6 +8,7 @@ import (
 	"strings"
 	"sync"
 	"testing"
+	"time"
 
 	"github.com/containernetworking/cni/pkg/types"
 	"github.com/vishvananda/netlink"
@@ -70,7 +71,7 @@ func needs(t *testing.T, n *node, kinds ...string) {
 		}
 		err := n.netlink.LinkAdd(probe)
 		if errors.Is(err, unix.EOPNOTSUPP) {
-			t.Skipf("this kernel has no links of type %s (module 8021q for vlan, bonding for bond)", kind)
+			t.Skipf("this kernel has no links of type %s (module 8021q for vlan, bonding for bond): TestLinksOnAKernelWithVLANsAndBonds has it run on one that does", kind)
 		}
 		must(t, err)
 		must(t, n.netlink.LinkDel(probe))
@@ -349,21 +350,61 @@ func (n *node) addAddress(t *testing.T, name, address string) {
 	must(t, n.netlink.AddrAdd(n.link(t, name), addr))
 }
 
-// One network at a time changes a node's links, whichever process it is.
+// One process at a time changes a node's links: who comes second waits.
+func TestLinksAreMadeOneAfterTheOther(t *testing.T) {
+	inside, n := newNode(t)
+	unlock, err := n.lock()
+	must(t, err)
+	done := make(chan error, 1)
+	second := look(t, inside)
+	go func() { done <- parsed(t, `{"interfaces":["e1"]}`).provide(second) }()
+	for !waitsFor(t, inside.Path) {
+		select {
+		case err := <-done:
+			t.Fatalf("it did not wait (%v)", err)
+		case <-time.After(time.Millisecond):
+		}
+	}
+	if isUp(n.link(t, "e1")) {
+		t.Error("it changed something before")
+	}
+	unlock()
+	must(t, <-done)
+	if !isUp(n.link(t, "e1")) {
+		t.Error("it did nothing afterwards")
+	}
+}
+
+// waitsFor reports whether somebody waits for a lock of the file (proc(5),
+// /proc/locks: "-> FLOCK ..." with major:minor:inode).
+func waitsFor(t *testing.T, path string) bool {
+	t.Helper()
+	var file unix.Stat_t
+	must(t, unix.Stat(path, &file))
+	locks, err := os.ReadFile("/proc/locks")
+	must(t, err)
+	for line := range strings.Lines(string(locks)) {
+		if strings.Contains(line, "-> FLOCK") && strings.Contains(line, fmt.Sprintf(":%d ", file.Ino)) {
+			return true
+		}
+	}
+	return false
+}
+
 func TestLockIsTheNamespaces(t *testing.T) {
 	inside, n := newNode(t)
 	unlock, err := n.lock()
 	must(t, err)
-	second, err := os.Open(inside.Path)
-	must(t, err)
-	defer second.Close()
-	if err := unix.Flock(int(second.Fd()), unix.LOCK_EX|unix.LOCK_NB); !errors.Is(err, unix.EWOULDBLOCK) {
-		t.Fatalf("a second process gets the lock as well (%v)", err)
+	defer unlock()
+	for _, c := range []struct {
+		path string
+		want error
+	}{{inside.Path, unix.EWOULDBLOCK}, {nettest.New(t).Path, nil}} {
+		file, err := os.Open(c.path)
+		must(t, err)
+		defer file.Close()
+		if err := unix.Flock(int(file.Fd()), unix.LOCK_EX|unix.LOCK_NB); !errors.Is(err, c.want) {
+			t.Errorf("another process that asks for %s gets %v, want %v", c.path, err, c.want)
+		}
 	}
-	unlock()
-	must(t, unix.Flock(int(second.Fd()), unix.LOCK_EX|unix.LOCK_NB))
-	other, err := os.Open(nettest.New(t).Path)
-	must(t, err)
-	defer other.Close()
-	must(t, unix.Flock(int(other.Fd()), unix.LOCK_EX|unix.LOCK_NB)) // another namespace has another
 }
