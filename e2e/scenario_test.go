@@ -3,6 +3,7 @@
 package e2e
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -111,6 +112,15 @@ func (s *scenario) removePools() {
 		if err := s.cluster.CRDs.IPPools().Delete(s.ctx, name, metav1.DeleteOptions{}); err != nil {
 			s.Errorf("delete pool %s: %v", name, err)
 		}
+		// The elected agent looks once more before it lets a pool go, and
+		// until then nobody else may have its addresses.
+		s.await(patience, "pool "+name+" is gone", func(ctx context.Context) error {
+			_, err := s.cluster.CRDs.IPPools().Get(ctx, name, metav1.GetOptions{})
+			if apierrors.IsNotFound(err) {
+				return nil
+			}
+			return cmp.Or(err, fmt.Errorf("pool %s is still there", name))
+		})
 	}
 }
 

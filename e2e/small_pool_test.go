@@ -14,6 +14,8 @@ import (
 	"go4.org/netipx"
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+
+	"github.com/holdfast-ipam/holdfast/crds/spiderpool/v2beta1"
 )
 
 func TestTenAddressesServeTenPodsOnThreeNodesAndTheEleventhWaits(t *testing.T) {
@@ -122,12 +124,39 @@ func overlap(s *scenario, pool netipx.IPRange, text string) (n int) {
 	return n
 }
 
+// overlappingPool creates a pool although it overlaps another: while no webhook
+// judges it, as when no agent can be reached. With one it is refused.
+func (s *scenario) overlappingPool(name, with string, ips ...string) string {
+	s.Helper()
+	full := s.namespace + "-" + name
+	create := func(ctx context.Context) error {
+		pool := &v2beta1.SpiderIPPool{ObjectMeta: labels(full), Spec: v2beta1.IPPoolSpec{Subnet: "10.6.0.0/16", IPs: ips}}
+		_, err := s.cluster.CRDs.IPPools().Create(ctx, pool, metav1.CreateOptions{})
+		return err
+	}
+	if err := create(s.ctx); err == nil || !strings.Contains(err.Error(), "also in pool \""+with+"\"") {
+		s.Fatalf("a pool that overlaps pool %s: the error is %v", with, err)
+	}
+	configurations := s.cluster.Kube.AdmissionregistrationV1().ValidatingWebhookConfigurations()
+	was, err := configurations.Get(s.ctx, "holdfast", metav1.GetOptions{})
+	s.must(err)
+	s.must(configurations.Delete(s.ctx, was.Name, metav1.DeleteOptions{}))
+	defer func() {
+		was.ResourceVersion, was.UID, was.ManagedFields = "", "", nil
+		_, err := configurations.Create(s.ctx, was, metav1.CreateOptions{})
+		s.must(err)
+	}()
+	s.pools = append(s.pools, full)
+	s.await(patience, "nobody refuses pool "+full, create)
+	return full
+}
+
 func TestOverlappingPoolsNeverGiveOneAddressTwice(t *testing.T) {
 	s := begin(t, "overlap")
 	s.watchAddresses()
 	const first, last = "10.6.13.40", "10.6.13.51"
 	left := s.pool("left", first+"-"+last)
-	right := s.pool("right", first+"-10.6.13.45", "10.6.13.46-"+last)
+	right := s.overlappingPool("right", left, first+"-"+last)
 	s.deployment("left", 6, template("left", left, spread))
 	s.deployment("right", 6, template("right", right, spread))
 	pods := append(s.ready("left", 6), s.ready("right", 6)...)
