@@ -72,7 +72,7 @@ func probe(ctx context.Context, request *AddRequest, answer *AddResult, netns st
 	if err != nil {
 		return nil, &Error{
 			Code: types.ErrTryAgainLater, Message: AddFailed + ": " + err.Error(),
-			Details: "it is not known whether the addresses are in use, so the pod does not get them; see whether the interface's master is up, or switch ipam.enableIPConflictDetection and ipam.enableGatewayDetection off",
+			Details: "it is not known whether the addresses are in use, so the pod does not get them; see whether the interface's master is up and has a carrier, or switch ipam.enableIPConflictDetection and ipam.enableGatewayDetection off",
 		}
 	}
 	return found, nil

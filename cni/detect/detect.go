@@ -34,12 +34,13 @@ const (
 	gatewayProbes = 5
 	// pause is between two probes and after the last one.
 	pause = 100 * time.Millisecond
-	// upWait is how long a link may take to come up that was set up just now:
-	// the kernel tells on its own time whether there is a carrier.
-	upWait = 200 * time.Millisecond
+	// upWait is how long a link that was set up just now may take to find its
+	// carrier. Virtual ones have it at once; the driver of a network card may
+	// look every other second.
+	upWait = 3 * time.Second
 )
 
-// On some links there is nobody to ask.
+// On some links there is nobody to ask, or nobody to be asked yet.
 var (
 	// ErrNoLink: the interface does not exist (yet), because the main plugin
 	// makes it after it has asked for addresses, as ptp does.
@@ -47,6 +48,9 @@ var (
 	// ErrNoNeighbours: the link is no Ethernet, or does without ARP, as ipvlan
 	// in mode l3 does.
 	ErrNoNeighbours = errors.New("there are no neighbours")
+	// ErrNoCarrier: who is on the link cannot be known, as a cable is missing,
+	// or the interface that this one is made of is down.
+	ErrNoCarrier = errors.New("there is no carrier")
 )
 
 // Target is an address to find out about.
@@ -74,8 +78,8 @@ type Finding struct {
 // returns a finding for each target, in order. A target with a conflict is
 // not asked for its gateway: the address is not the pod's to ask from.
 //
-// It takes at most 1 s, and 0.3 s where nothing answers that should not.
-// Errors: [ErrNoLink]; [ErrNoNeighbours]; those of the namespace, the link and its sockets.
+// On a link with a carrier it takes at most 1 s, and 0.3 s where nothing answers
+// that should not. Errors: [ErrNoLink]; [ErrNoNeighbours]; [ErrNoCarrier]; those of the namespace, the link and its sockets.
 func Probe(ctx context.Context, path, ifname string, targets []Target) ([]Finding, error) {
 	s, err := open(path, ifname)
 	if err != nil {

@@ -88,11 +88,10 @@ func (s *station) inside(f func() error) error {
 	return <-failed
 }
 
-// awaitUp waits until the link passes frames on, or upWait is over: a link
-// without carrier is not one to fail for here.
+// awaitUp waits until the link passes frames on ([ErrNoCarrier]).
 func (s *station) awaitUp(ctx context.Context) error {
-	ctx, cancel := context.WithTimeout(ctx, upWait)
-	defer cancel()
+	over := time.NewTimer(upWait)
+	defer over.Stop()
 	tick := time.NewTicker(pause / 20)
 	defer tick.Stop()
 	for {
@@ -109,7 +108,9 @@ func (s *station) awaitUp(ctx context.Context) error {
 		}
 		select {
 		case <-ctx.Done():
-			return nil
+			return ctx.Err()
+		case <-over.C:
+			return ErrNoCarrier
 		case <-tick.C:
 		}
 	}

@@ -128,6 +128,18 @@ func (s *Switch) Plug(t testing.TB, n *Namespace, ifname string) (mac net.Hardwa
 	return mac
 }
 
+// Cut takes the carrier from the interface that was plugged in last.
+func (s *Switch) Cut(t testing.TB) {
+	t.Helper()
+	s.inside.Do(t, func() error {
+		port, err := netlink.LinkByName(fmt.Sprintf("port%d", s.ports))
+		if err != nil {
+			return err
+		}
+		return netlink.LinkSetDown(port)
+	})
+}
+
 // Up sets an interface up and gives it addresses, for use at once: without
 // duplicate address detection.
 func (n *Namespace) Up(t testing.TB, ifname string, addrs ...netip.Prefix) {
