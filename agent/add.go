@@ -132,6 +132,7 @@ func (a *Agent) choose(pod *corev1.Pod, q *cni.AddRequest) (selection.Selection,
 // identify says whose address it is.
 func (a *Agent) identify(pod *corev1.Pod, q *cni.AddRequest) lease.Request {
 	kind, name := topOwner(pod)
+	b := a.bearing(pod)
 	uid := q.Pod.UID
 	if uid == "" { // the runtime did not tell
 		uid = uidOf(pod)
@@ -139,8 +140,8 @@ func (a *Agent) identify(pod *corev1.Pod, q *cni.AddRequest) lease.Request {
 	return lease.Request{
 		Owner:     lease.Owner{PodUID: uid, Interface: q.Interface},
 		Container: q.ContainerID, Network: q.Network,
-		Namespace: pod.Namespace, Pod: pod.Name,
-		Sticky:    a.config.EnableStatefulSet && ownedByStatefulSet(pod),
+		Namespace: pod.Namespace, Pod: b.name, Kind: b.kind, Bearer: b.pod,
+		Sticky:    b.sticky,
 		OnlyFrom:  a.config.StatefulSetPoolChange == poolChangeSwitch,
 		OwnerKind: kind, OwnerName: name,
 	}

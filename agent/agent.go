@@ -261,9 +261,10 @@ func (a *Agent) runElected(ctx context.Context) error {
 	return elected.New(elected.Config{
 		Kubernetes: a.kube, CRDs: a.clients, Networks: a.networks, Cluster: a.cluster,
 		Namespace: a.options.Namespace, Identity: a.options.PodName,
-		EnableStatefulSet: a.config.EnableStatefulSet, HoldDown: a.config.HoldDown.Duration,
-		Resync: a.config.GC.Interval.Duration,
-		Rules:  a.rules(), Webhook: a.options.WebhookAddress != "",
+		EnableStatefulSet: a.config.EnableStatefulSet, EnableKubevirtStaticIP: a.config.EnableKubevirtStaticIP,
+		HoldDown: a.config.HoldDown.Duration,
+		Resync:   a.config.GC.Interval.Duration,
+		Rules:    a.rules(), Webhook: a.options.WebhookAddress != "",
 		Log: a.log,
 	}).Run(ctx)
 }

@@ -17,6 +17,9 @@ type Config struct {
 	// EnableStatefulSet keeps the addresses of StatefulSets' pods. Without
 	// it they are treated as stateless.
 	EnableStatefulSet bool `json:"enableStatefulSet"`
+	// EnableKubevirtStaticIP keeps the addresses of KubeVirt's virtual machines,
+	// by the name of their VirtualMachineInstance.
+	EnableKubevirtStaticIP bool `json:"enableKubevirtStaticIP"`
 	// StatefulSetPoolChange says what a restarted StatefulSet pod gets whose
 	// pools were changed meanwhile: "keep", its old address, or "switch", one
 	// of the new pools.
@@ -88,7 +91,7 @@ const minConflictRest = time.Minute
 // DefaultConfig is what holds where the file says nothing.
 func DefaultConfig() Config {
 	return Config{
-		EnableIPv4: true, EnableIPv6: true, EnableStatefulSet: true,
+		EnableIPv4: true, EnableIPv6: true, EnableStatefulSet: true, EnableKubevirtStaticIP: true,
 		StatefulSetPoolChange: poolChangeKeep,
 		ConflictRest:          Duration{10 * time.Minute},
 		CoolDown:              Duration{5 * time.Second},

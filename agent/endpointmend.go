@@ -31,9 +31,9 @@ func (a *Agent) watchEndpoints() error {
 // and will have none any more.
 func (w *endpoints) freed(released []lease.Entry) {
 	for _, e := range released {
-		pod, ok := w.agent.pods.cached(e.Namespace, e.Pod)
+		pod, ok := w.agent.pods.cached(e.Namespace, e.PodName())
 		if ok && uidOf(pod) == e.Owner.PodUID && inLastPhase(pod) {
-			w.enqueue(e.Namespace, e.Pod)
+			w.enqueue(pod.Namespace, pod.Name)
 		}
 	}
 }
@@ -77,7 +77,10 @@ func (w *endpoints) restore(ctx context.Context, namespace, name string) error {
 	if len(retained) == 0 {
 		return nil
 	}
-	_, err := w.agent.cluster.Endpoint(ctx, namespace, name)
+	old, err := w.agent.cluster.Endpoint(ctx, namespace, name)
+	if err == nil && retained[0].Kind != "" && old.Node == w.agent.node.Name {
+		return w.tellOn(ctx, old)
+	}
 	if err == nil || !errors.Is(err, lease.ErrNotFound) {
 		return err
 	}
@@ -94,10 +97,23 @@ func (w *endpoints) restore(ctx context.Context, namespace, name string) error {
 	if len(next.Addresses) == 0 {
 		return nil
 	}
-	next.OwnerKind = "StatefulSet"
-	next.OwnerName, _, _ = elected.SplitPodName(name)
+	next.OwnerKind, next.OwnerName = retained[0].Kind, name
+	if next.OwnerKind == "" {
+		next.OwnerKind = "StatefulSet"
+		next.OwnerName, _, _ = elected.SplitPodName(name)
+	}
 	if _, err := w.agent.cluster.PutEndpoint(ctx, next); err != nil {
 		return fmt.Errorf("write the endpoint of a held address anew: %w", err)
+	}
+	return nil
+}
+
+// tellOn writes the endpoint of a virtual machine as it is, because its pod is
+// gone: the elected agent, which watches endpoints and no machines, looks then
+// whether the machine still wants its addresses.
+func (w *endpoints) tellOn(ctx context.Context, e lease.Endpoint) error {
+	if _, err := w.agent.cluster.PutEndpoint(ctx, e); err != nil {
+		return fmt.Errorf("tell on that the pod of a virtual machine is gone: %w", err)
 	}
 	return nil
 }
@@ -133,7 +149,7 @@ func (w *endpoints) forgotten(pod *corev1.Pod) bool {
 	if pod.Spec.HostNetwork || inLastPhase(pod) || pod.DeletionTimestamp != nil || !w.informer.HasSynced() {
 		return false
 	}
-	if e, ok := w.informer.Get(pod.Namespace + "/" + pod.Name); ok && e.Status.Current.UID == string(pod.UID) {
+	if e, ok := w.informer.Get(pod.Namespace + "/" + w.agent.bearing(pod).name); ok && e.Status.Current.UID == string(pod.UID) {
 		return false
 	}
 	for _, ip := range pod.Status.PodIPs {
@@ -193,19 +209,18 @@ func (a *Agent) mendEndpoints(context.Context) error {
 		}
 	}
 	for uid, pod := range pods {
+		b := a.bearing(pod)
+		if b.kind != "" {
+			continue // the endpoint may be that of a pod to which the machine has moved
+		}
 		e, ok := w.informer.Get(pod.Namespace + "/" + pod.Name)
 		ok = ok && e.Status.Current.UID == string(pod.UID)
 		switch {
 		case ok && !has[uid] && inLastPhase(pod) && len(e.OwnerReferences) > 0,
-			!ok && has[uid] && (a.config.Endpoints != endpointsStatefulSet || a.sticky(pod)),
+			!ok && has[uid] && (a.config.Endpoints != endpointsStatefulSet || b.sticky),
 			!ok && !has[uid] && w.forgotten(pod):
 			w.enqueue(pod.Namespace, pod.Name)
 		}
 	}
 	return nil
-}
-
-// sticky reports whether the pod's addresses are held for its name.
-func (a *Agent) sticky(pod *corev1.Pod) bool {
-	return a.config.EnableStatefulSet && ownedByStatefulSet(pod)
 }

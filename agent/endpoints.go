@@ -81,11 +81,7 @@ func (w *endpoints) write(ctx context.Context, key string) error {
 	if err != nil {
 		return err
 	}
-	pod, ok := w.agent.pods.cached(namespace, name)
-	var entries []lease.Entry
-	if ok {
-		entries = w.assigned(uidOf(pod))
-	}
+	pod, entries := w.find(namespace, name)
 	if len(entries) == 0 { // the watch may still show an earlier pod of the name, or none yet
 		if err := w.unseen(namespace, name); err != nil {
 			return err
@@ -98,11 +94,28 @@ func (w *endpoints) write(ctx context.Context, key string) error {
 	return w.put(ctx, pod, entries)
 }
 
+// find returns the pod of a name on this node, which may be that of a virtual
+// machine, nil for none, and what the journal has for its sandbox.
+func (w *endpoints) find(namespace, name string) (*corev1.Pod, []lease.Entry) {
+	if pod, ok := w.agent.pods.cached(namespace, name); ok {
+		return pod, w.assigned(uidOf(pod))
+	}
+	for _, e := range w.agent.lessee.Entries() {
+		if e.State != lease.Assigned || e.Kind == "" || e.Namespace != namespace || e.Pod != name {
+			continue
+		}
+		if pod, ok := w.agent.pods.cached(namespace, e.Bearer); ok && uidOf(pod) == e.Owner.PodUID {
+			return pod, w.assigned(e.Owner.PodUID)
+		}
+	}
+	return nil, nil
+}
+
 // put writes the endpoint of a pod that has these entries, if it says anything
 // else.
 func (w *endpoints) put(ctx context.Context, pod *corev1.Pod, entries []lease.Entry) error {
-	c, namespace, name := w.agent.cluster, pod.Namespace, pod.Name
-	old, err := c.Endpoint(ctx, namespace, name)
+	c := w.agent.cluster
+	old, err := c.Endpoint(ctx, pod.Namespace, entries[0].Pod)
 	if err != nil && !errors.Is(err, lease.ErrNotFound) {
 		return fmt.Errorf("read the endpoint: %w", err)
 	}
@@ -115,9 +128,16 @@ func (w *endpoints) put(ctx context.Context, pod *corev1.Pod, entries []lease.En
 	if err == nil && old.PodUID != next.PodUID {
 		// The name may have a later pod on another node by now, whose
 		// endpoint is not ours to write.
-		at, err := c.PodAt(ctx, namespace, name)
+		at, err := c.PodAt(ctx, pod.Namespace, pod.Name)
 		if err != nil || at.UID != string(pod.UID) {
 			return ignoreNotFound(err)
+		}
+		// Of the two pods of a virtual machine that moves, the one whose node
+		// has the lease is the later.
+		if entries[0].Kind != "" {
+			if held, err := w.holds(ctx, &entries[0]); err != nil || !held {
+				return err
+			}
 		}
 	}
 	next.OwnerKind, next.OwnerName = topOwner(pod)
@@ -141,7 +161,7 @@ var errPodNotSeen = errors.New("the pod has not been seen yet")
 // name.
 func (w *endpoints) unseen(namespace, name string) error {
 	for _, e := range w.agent.lessee.Entries() {
-		if e.State == lease.Assigned && e.Namespace == namespace && e.Pod == name && e.Detail != nil {
+		if e.State == lease.Assigned && e.Namespace == namespace && (e.Pod == name || e.Bearer == name) && e.Detail != nil {
 			return errPodNotSeen
 		}
 	}

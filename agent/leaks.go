@@ -160,12 +160,12 @@ func (a *Agent) releaseZombie(ctx context.Context, uid string, e lease.Entry) er
 
 // lookUp is a quorum read of the pod that an entry names, nil if there is none.
 func (a *Agent) lookUp(ctx context.Context, e lease.Entry) (*corev1.Pod, error) {
-	pod, err := a.pods.client.CoreV1().Pods(e.Namespace).Get(ctx, e.Pod, metav1.GetOptions{})
+	pod, err := a.pods.client.CoreV1().Pods(e.Namespace).Get(ctx, e.PodName(), metav1.GetOptions{})
 	if apierrors.IsNotFound(err) {
 		return nil, nil
 	}
 	if err != nil {
-		return nil, fmt.Errorf("look up %s/%s, which may have left an address: %w", e.Namespace, e.Pod, err)
+		return nil, fmt.Errorf("look up %s/%s, which may have left an address: %w", e.Namespace, e.PodName(), err)
 	}
 	return pod, nil
 }

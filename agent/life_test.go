@@ -108,13 +108,19 @@ func (l *life) bear(t *testing.T, name string, sticky bool) *corev1.Pod {
 			APIVersion: appsv1.SchemeGroupVersion.String(), Kind: "StatefulSet", Name: set, UID: "set", Controller: &controller,
 		}}
 	}
+	return l.create(t, pod)
+}
+
+// create creates a pod and waits for the watch.
+func (l *life) create(t *testing.T, pod *corev1.Pod) *corev1.Pod {
+	t.Helper()
 	pod, err := l.s.kube.CoreV1().Pods("default").Create(t.Context(), pod, metav1.CreateOptions{})
 	if err != nil {
 		t.Fatal(err)
 	}
 	within(t, func() string {
-		if _, ok := l.pods.cached("default", name); !ok {
-			return "the watch does not show " + name
+		if _, ok := l.pods.cached("default", pod.Name); !ok {
+			return "the watch does not show " + pod.Name
 		}
 		return ""
 	})
@@ -169,12 +175,12 @@ func within(t *testing.T, check func() string) {
 func (l *life) hasEndpoint(t *testing.T, pod *corev1.Pod, addr netip.Addr) {
 	t.Helper()
 	within(t, func() string {
-		e, err := l.cluster.Endpoint(t.Context(), pod.Namespace, pod.Name)
+		e, err := l.cluster.Endpoint(t.Context(), pod.Namespace, l.bearing(pod).name)
 		if err != nil {
 			return err.Error()
 		}
 		names := slices.ContainsFunc(e.Of("eth0"), func(a lease.EndpointAddress) bool { return a.Addr == addr })
-		if !names || e.PodUID != string(pod.UID) || e.Node != l.node.Name || e.Sticky != ownedByStatefulSet(pod) {
+		if !names || e.PodUID != string(pod.UID) || e.Node != l.node.Name || e.Sticky != l.bearing(pod).sticky {
 			return fmt.Sprintf("the endpoint says %+v, want %s of %s", e, addr, pod.UID)
 		}
 		return ""
@@ -217,6 +223,7 @@ func (l *life) collector() *elected.Collector {
 		StatefulSet: func(context.Context, string, string) (elected.Window, error) {
 			return elected.Window{Replicas: 1}, nil
 		},
+		Machine: elected.FindMachine(l.kube.Discovery().RESTClient(), true),
 	}
 }
 

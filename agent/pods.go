@@ -117,8 +117,9 @@ func (p *pods) live() (pods map[string]*corev1.Pod, ok bool) {
 	return pods, true
 }
 
-// watchPods prepares StatefulSet pods as soon as they are bound to this node,
-// has the endpoints of finished pods removed, and forgets pods that are gone.
+// watchPods prepares pods with an identity as soon as they are bound to this node,
+// has the endpoints of finished pods removed, and forgets pods that are gone. The
+// end of a virtual machine's pod is told on by its endpoint.
 func (a *Agent) watchPods(ctx context.Context) error {
 	return a.pods.informer.On(
 		func(was, pod *corev1.Pod) {
@@ -132,13 +133,16 @@ func (a *Agent) watchPods(ctx context.Context) error {
 		func(pod *corev1.Pod) {
 			a.lessee.Forget(uidOf(pod))
 			a.leaks.gone(pod)
+			if b := a.bearing(pod); b.kind != "" {
+				a.endpoints.enqueue(pod.Namespace, b.name)
+			}
 		})
 }
 
 // wantsPreparing reports whether an ADD of the pod will want to know from the
 // cluster where its identity's address is.
 func (a *Agent) wantsPreparing(pod *corev1.Pod) bool {
-	return a.config.EnableStatefulSet && ownedByStatefulSet(pod) &&
+	return a.bearing(pod).sticky &&
 		!pod.Spec.HostNetwork && pod.DeletionTimestamp == nil && pod.Status.PodIP == ""
 }
 

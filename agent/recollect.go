@@ -65,7 +65,7 @@ func (a *Agent) toldOf(ctx context.Context, pod *corev1.Pod) ([]recollection, er
 		}
 	}
 	var told []recollection
-	ep, err := a.cluster.Endpoint(ctx, pod.Namespace, pod.Name)
+	ep, err := a.cluster.Endpoint(ctx, pod.Namespace, a.bearing(pod).name)
 	if err != nil && ignoreNotFound(err) != nil {
 		return nil, err
 	}
@@ -86,11 +86,11 @@ func (a *Agent) toldOf(ctx context.Context, pod *corev1.Pod) ([]recollection, er
 
 // recollected returns the entry of an address whose sandbox is not known.
 func (a *Agent) recollected(pod *corev1.Pod, ifname string, addr netip.Addr) lease.Entry {
+	b := a.bearing(pod)
 	return lease.Entry{
 		Addr: addr, State: lease.Assigned, Since: a.now(),
 		Owner: lease.Owner{PodUID: uidOf(pod), Interface: ifname}, Container: lease.UnknownSandbox,
-		Namespace: pod.Namespace, Pod: pod.Name,
-		Sticky: a.config.EnableStatefulSet && ownedByStatefulSet(pod),
+		Namespace: pod.Namespace, Pod: b.name, Kind: b.kind, Bearer: b.pod, Sticky: b.sticky,
 	}
 }
 

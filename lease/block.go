@@ -28,10 +28,20 @@ type Identity struct {
 	Namespace string
 	Pod       string
 	Interface string
+	// Kind is empty for a StatefulSet's pod. An identity of another kind is
+	// that of what its pods run for one after the other, and Pod is the name of
+	// that: a pod of the same name is somebody else.
+	Kind string
 }
 
-// String returns "namespace/pod:interface".
-func (i Identity) String() string { return i.Namespace + "/" + i.Pod + ":" + i.Interface }
+// String returns "namespace/pod:interface", after the kind if there is one.
+func (i Identity) String() string {
+	text := i.Namespace + "/" + i.Pod + ":" + i.Interface
+	if i.Kind != "" {
+		text = i.Kind + " " + text
+	}
+	return text
+}
 
 // Lease is a node's right to hand out certain addresses of a block.
 type Lease struct {

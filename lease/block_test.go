@@ -191,7 +191,7 @@ func (s slowBlock) pinned(o int, id Identity, change func(*Pin) bool) error {
 // turn does one random thing to both and returns what each made of it.
 func turn(r *rand.Rand, b *Block, s slowBlock) (what string, got, want any) {
 	n := Node{Name: "n", UID: fmt.Sprintf("uid-%d", r.IntN(4))}
-	id := Identity{"default", fmt.Sprintf("web-%d", r.IntN(3)), "eth0"}
+	id := Identity{"default", fmt.Sprintf("web-%d", r.IntN(3)), "eth0", ""}
 	set, o := Set(r.Uint32()&r.Uint32()), r.IntN(Size)
 	addr := b.Addr(o)
 	mark := func(on bool) func(*Pin) bool { return func(p *Pin) bool { p.Releasing = on; return true } }
@@ -309,7 +309,7 @@ func TestCloneSharesNothing(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	n, id := Node{UID: "uid"}, Identity{"default", "web-0", "eth0"}
+	n, id := Node{UID: "uid"}, Identity{"default", "web-0", "eth0", ""}
 	b.Claim(n, 0b11)
 	if err := b.Pin(n.UID, b.Addr(0), id); err != nil {
 		t.Fatal(err)

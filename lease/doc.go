@@ -13,7 +13,9 @@
 //     claim and yield leases. The node that has one is the lessee of these
 //     addresses, and [Lessee] is its side of the protocol.
 //   - An identity ([Identity]) is one interface of one StatefulSet pod. It is a
-//     name, and outlives each pod that bears it. What it has is sticky.
+//     name, and outlives each pod that bears it. What it has is sticky. There
+//     are identities of another kind, such as virtual machines, whose pods have
+//     names of their own.
 //   - A pin is the mark in a block that one identity owns an address, whether a
 //     pod of it runs or not. A pinned address may be leased to nobody.
 //   - An endpoint ([Endpoint]) is named like the pod, and for an identity it is
@@ -80,6 +82,7 @@
 //	                             the node of the identity's pod: unmark it in taking over
 //	                             the collector: mark, then remove or unmark, when no pod is left
 //	endpoint of an identity      the node of its pod: create it, add addresses to it
+//	                             the lessee: create one anew that is missing, for a pin it retains
 //	                             the collector: delete it, when its pins and its pod are gone
 //	block                        who claims in it first: create it
 //	                             the collector: delete an empty one
@@ -198,9 +201,14 @@
 //     its node still runs it can see one address in two containers, as with
 //     volumes. An ADD for the earlier of two pods is refused where the node has
 //     to look, and not where its own journal answers.
+//   - One pod of an identity of another kind than a StatefulSet's. A virtual
+//     machine that moves has two, and both have its address: the later takes the
+//     lease over, and the node of the earlier is left with an entry that gives
+//     nothing to anybody. Nobody else gets the address while a pod is left,
+//     because the pin stays until then.
 //   - Anything against people. A block deleted or edited by hand takes leases
 //     away that are in use. An endpoint deleted by hand lets its identity lose
-//     its address when its pod moves.
+//     its address if the pod moves before the lessee has written it anew.
 //   - A lost journal. Addresses in use that nobody remembers when [Lessee.Start]
 //     is called are safe for the length of the quarantine and no longer. Those
 //     that are remembered have an [UnknownSandbox]: no DEL gives them back, the

@@ -1,6 +1,7 @@
 package lease
 
 import (
+	"cmp"
 	"encoding/json"
 	"net/netip"
 	"time"
@@ -50,8 +51,12 @@ type Entry struct {
 	// before or late, and have not given it back.
 	Others []string `json:"others,omitempty"`
 	// Sticky is set when the pod is a StatefulSet's: the address is pinned
-	// to the identity {Namespace, Pod, Owner.Interface}.
+	// to the identity {Namespace, Pod, Owner.Interface, Kind}.
 	Sticky bool `json:"sticky,omitempty"`
+	// Kind is that of the identity. Where it is set, Pod is the identity's
+	// name and Bearer the pod's own.
+	Kind   string `json:"kind,omitempty"`
+	Bearer string `json:"bearer,omitempty"`
 	// Detail is the caller's own, returned as it was given: what else an ADD
 	// answers with the address.
 	Detail json.RawMessage `json:"detail,omitempty"`
@@ -59,8 +64,11 @@ type Entry struct {
 
 // Identity returns for whom the address is pinned, if Sticky.
 func (e *Entry) Identity() Identity {
-	return Identity{Namespace: e.Namespace, Pod: e.Pod, Interface: e.Owner.Interface}
+	return Identity{Namespace: e.Namespace, Pod: e.Pod, Interface: e.Owner.Interface, Kind: e.Kind}
 }
+
+// PodName returns the name of the pod that the address is or was assigned to.
+func (e *Entry) PodName() string { return cmp.Or(e.Bearer, e.Pod) }
 
 // UnknownSandbox stands for the sandbox of an address that was in use when the
 // journal was lost. It is no container ID (CNI spec, "Parameters").

@@ -119,7 +119,11 @@ type Request struct {
 	Network   string
 	// Sticky is set for a StatefulSet's pod. OwnerKind and OwnerName go into
 	// the endpoint.
-	Sticky    bool
+	Sticky bool
+	// Kind is that of the identity ([Identity]). Where it is set, Pod is the
+	// identity's name and Bearer the pod's own.
+	Kind      string
+	Bearer    string
 	OwnerKind string
 	OwnerName string
 	Families  [][]Pool
@@ -130,7 +134,7 @@ type Request struct {
 }
 
 func (r *Request) identity() Identity {
-	return Identity{Namespace: r.Namespace, Pod: r.Pod, Interface: r.Owner.Interface}
+	return Identity{Namespace: r.Namespace, Pod: r.Pod, Interface: r.Owner.Interface, Kind: r.Kind}
 }
 
 // entry returns the journal entry of an address assigned by this request.
@@ -138,7 +142,7 @@ func (r *Request) entry(addr netip.Addr, state State, since time.Time, detail js
 	return Entry{
 		Addr: addr, State: state, Since: since,
 		Owner: r.Owner, Container: r.Container, Namespace: r.Namespace, Pod: r.Pod,
-		Network: r.Network, Sticky: r.Sticky, Detail: detail,
+		Kind: r.Kind, Bearer: r.Bearer, Network: r.Network, Sticky: r.Sticky, Detail: detail,
 	}
 }
 
@@ -237,6 +241,7 @@ func (l *Lessee) Recall(ctx context.Context, r Request) ([]Entry, error) {
 	if r.Owner.PodUID == "" {
 		return nil, nil
 	}
+	l.bear(&r)
 	done, err := l.takeTurn(ctx, r.identity())
 	if err != nil {
 		return nil, err
@@ -249,6 +254,19 @@ func (l *Lessee) Recall(ctx context.Context, r Request) ([]Entry, error) {
 	}
 	r.Sticky = got[0].Sticky
 	return l.assign(&r, got)
+}
+
+// bear gives a request that names a pod the identity that the journal has for
+// the pod, which need not be of the pod's name.
+func (l *Lessee) bear(r *Request) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	for _, e := range l.entries {
+		if e.Owner == r.Owner && e.Kind != "" {
+			r.Pod, r.Kind, r.Bearer = e.Pod, e.Kind, e.Bearer
+			return
+		}
+	}
 }
 
 // recalled returns, marked busy, the addresses that the journal has for the

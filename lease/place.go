@@ -1,6 +1,7 @@
 package lease
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -348,7 +349,7 @@ func (l *Lessee) retainAhead(r *Request, a *EndpointAddress) error {
 	if !l.busy[a.Addr] {
 		l.set(Entry{
 			Addr: a.Addr, State: Retained, Since: l.now(), Owner: Owner{Interface: r.Owner.Interface},
-			Namespace: r.Namespace, Pod: r.Pod, Sticky: true, Detail: a.Detail,
+			Namespace: r.Namespace, Pod: r.Pod, Kind: r.Kind, Sticky: true, Detail: a.Detail,
 		})
 	}
 	l.mu.Unlock()
@@ -358,13 +359,14 @@ func (l *Lessee) retainAhead(r *Request, a *EndpointAddress) error {
 // livesHere asks the cluster whether the pod of a request bears its name now
 // and is bound to this node ([ErrPodMoved]).
 func (l *Lessee) livesHere(ctx context.Context, r *Request) error {
-	at, err := l.cluster.PodAt(ctx, r.Namespace, r.Pod)
+	name := cmp.Or(r.Bearer, r.Pod)
+	at, err := l.cluster.PodAt(ctx, r.Namespace, name)
 	if errors.Is(err, ErrNotFound) ||
 		err == nil && (at.UID != r.Owner.PodUID || at.Node != l.node.Name || at.Finished) {
-		return fmt.Errorf("%s/%s with UID %s: %w", r.Namespace, r.Pod, r.Owner.PodUID, ErrPodMoved)
+		return fmt.Errorf("%s/%s with UID %s: %w", r.Namespace, name, r.Owner.PodUID, ErrPodMoved)
 	}
 	if err != nil {
-		return fmt.Errorf("look %s/%s up: %w", r.Namespace, r.Pod, err)
+		return fmt.Errorf("look %s/%s up: %w", r.Namespace, name, err)
 	}
 	return nil
 }

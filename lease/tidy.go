@@ -198,7 +198,7 @@ func (l *Lessee) doubt(addr netip.Addr) (Entry, bool) {
 	id := pin.Identity
 	return Entry{
 		Addr: addr, State: Retained, Since: l.now(), Owner: Owner{Interface: id.Interface},
-		Namespace: id.Namespace, Pod: id.Pod, Sticky: true,
+		Namespace: id.Namespace, Pod: id.Pod, Kind: id.Kind, Sticky: true,
 	}, ok && l.leased(addr)
 }
 

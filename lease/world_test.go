@@ -134,6 +134,8 @@ func pool(name string, plenty int, ranges ...string) lease.Pool {
 type pod struct {
 	name, uid string
 	sticky    bool
+	// machine is that of a pod that runs one.
+	machine string
 }
 
 // pod creates a stateless pod bound to the node.
@@ -152,6 +154,9 @@ func (w *world) member(name string, n *node) pod {
 func (p pod) owner() lease.Owner { return lease.Owner{PodUID: p.uid, Interface: ifname} }
 
 func (p pod) identity() lease.Identity {
+	if p.machine != "" {
+		return lease.Identity{Namespace: namespace, Pod: p.machine, Interface: ifname, Kind: "Machine"}
+	}
 	return lease.Identity{Namespace: namespace, Pod: p.name, Interface: ifname}
 }
 
@@ -160,6 +165,9 @@ func (p pod) request(container string, pools ...lease.Pool) lease.Request {
 	r := lease.Request{
 		Owner: p.owner(), Container: container, Namespace: namespace, Pod: p.name,
 		Network: "net", Sticky: p.sticky,
+	}
+	if p.machine != "" {
+		r.Pod, r.Kind, r.Bearer = p.machine, "Machine", p.name
 	}
 	for _, pool := range pools {
 		r.Families = append(r.Families, []lease.Pool{pool})

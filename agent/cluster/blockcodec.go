@@ -30,7 +30,7 @@ func encodeBlock(b *lease.Block) v1alpha1.IPBlockSpec {
 	for _, p := range b.Pins {
 		pod := p.Identity.Namespace + "/" + p.Identity.Pod
 		spec.Pins = append(spec.Pins, v1alpha1.Pin{
-			Address: p.Addr.String(), Pod: pod, Interface: p.Identity.Interface, Releasing: p.Releasing,
+			Address: p.Addr.String(), Pod: pod, Interface: p.Identity.Interface, Kind: p.Identity.Kind, Releasing: p.Releasing,
 		})
 		pins = append(pins, lastPart(p.Addr)+"="+pod)
 	}
@@ -132,7 +132,7 @@ func decodePin(p v1alpha1.Pin) (lease.Pin, error) {
 	}
 	return lease.Pin{
 		Addr:      addr,
-		Identity:  lease.Identity{Namespace: namespace, Pod: pod, Interface: p.Interface},
+		Identity:  lease.Identity{Namespace: namespace, Pod: pod, Interface: p.Interface, Kind: p.Kind},
 		Releasing: p.Releasing,
 	}, nil
 }

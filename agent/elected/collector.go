@@ -22,6 +22,9 @@ type Collector struct {
 	// StatefulSet returns the ordinals that a StatefulSet wants by a quorum
 	// read ([lease.ErrNotFound]).
 	StatefulSet func(ctx context.Context, namespace, name string) (Window, error)
+	// Machine looks a virtual machine up by quorum reads, of which the one of
+	// its pods comes first. Without it, what is held for machines is kept.
+	Machine func(ctx context.Context, namespace, name string) (Machine, error)
 	// Stateless is set when StatefulSets have no claim on addresses: then a
 	// pin lasts as long as its pod.
 	Stateless bool
@@ -152,7 +155,7 @@ func (c *Collector) settle(ctx context.Context, b *lease.Block, pins []lease.Pin
 // look judges pins by quorum reads, one look per pod. An error leaves its
 // pod's pins unjudged, which is to keep them: unknown means taken.
 func (c *Collector) look(ctx context.Context, pins []lease.Pin) (map[lease.Pin]verdict, error) {
-	type pod struct{ namespace, name string }
+	type pod struct{ namespace, name, kind string }
 	type found struct {
 		standing
 		err error
@@ -161,10 +164,10 @@ func (c *Collector) look(ctx context.Context, pins []lease.Pin) (map[lease.Pin]v
 	judged := make(map[lease.Pin]verdict, len(pins))
 	var errs []error
 	for _, p := range pins {
-		key := pod{p.Identity.Namespace, p.Identity.Pod}
+		key := pod{p.Identity.Namespace, p.Identity.Pod, p.Identity.Kind}
 		f, ok := seen[key]
 		if !ok {
-			f.standing, f.err = c.standing(ctx, key.namespace, key.name)
+			f.standing, f.err = c.standing(ctx, key.namespace, key.name, key.kind)
 			seen[key] = f
 			errs = append(errs, f.err)
 		}
@@ -181,17 +184,39 @@ func (c *Collector) look(ctx context.Context, pins []lease.Pin) (map[lease.Pin]v
 // would be unwanted at the first look and gone at the second, and lose its
 // address although it was wanted ever since. A pod created in between takes
 // the mark off before it uses an address, so the removal loses to it.
-func (c *Collector) standing(ctx context.Context, namespace, pod string) (standing, error) {
+func (c *Collector) standing(ctx context.Context, namespace, pod, kind string) (standing, error) {
 	var s standing
 	var err error
-	if s.exists, s.podUID, err = c.exists(ctx, namespace, pod); err != nil {
-		return standing{}, err
+	if kind != "" {
+		s, err = c.machine(ctx, namespace, pod, kind)
+	} else if s.exists, s.podUID, err = c.exists(ctx, namespace, pod); err == nil {
+		s.wanted, err = c.wanted(ctx, namespace, pod)
 	}
-	if s.wanted, err = c.wanted(ctx, namespace, pod); err != nil || !s.wanted {
+	if err != nil || !s.wanted {
 		return s, err
 	}
 	s.pointer, err = c.pointer(ctx, namespace, pod)
 	return s, err
+}
+
+// errUnknownKind says that nothing tells whether an address is wanted.
+var errUnknownKind = errors.New("this agent does not know what it is held for: install the version that wrote it")
+
+// machine is standing for a virtual machine, without the pointer. While two
+// pods run it none of them is the one that exists.
+func (c *Collector) machine(ctx context.Context, namespace, name, kind string) (standing, error) {
+	if kind != KindMachine || c.Machine == nil {
+		return standing{}, fmt.Errorf("%s %s/%s: %w", kind, namespace, name, errUnknownKind)
+	}
+	m, err := c.Machine(ctx, namespace, name)
+	if err != nil {
+		return standing{}, err
+	}
+	s := standing{exists: len(m.Pods) > 0, wanted: m.Wanted}
+	if len(m.Pods) == 1 {
+		s.podUID = m.Pods[0]
+	}
+	return s, nil
 }
 
 // pointer returns a pod's endpoint with what counts of it, the addresses that
@@ -253,7 +278,7 @@ func (c *Collector) Pointer(ctx context.Context, namespace, pod string) error {
 	if err != nil || len(pinned) == len(e.Addresses) && len(pinned) > 0 {
 		return err
 	}
-	if exists, _, err := c.exists(ctx, namespace, pod); err != nil || exists {
+	if exists, err := c.borne(ctx, &e); err != nil || exists {
 		return err
 	}
 	if len(pinned) == 0 {
@@ -269,6 +294,24 @@ func (c *Collector) Pointer(ctx context.Context, namespace, pod string) error {
 	return nil
 }
 
+// borne reports whether there is a pod of an endpoint that outlives its pods.
+func (c *Collector) borne(ctx context.Context, e *lease.Endpoint) (bool, error) {
+	if kind := kindOf(e); kind != "" {
+		s, err := c.machine(ctx, e.Namespace, e.Pod, kind)
+		return s.exists, err
+	}
+	exists, _, err := c.exists(ctx, e.Namespace, e.Pod)
+	return exists, err
+}
+
+// kindOf returns the kind of the identities that an endpoint is of.
+func kindOf(e *lease.Endpoint) string {
+	if e.Sticky && e.OwnerKind == KindMachine {
+		return KindMachine
+	}
+	return ""
+}
+
 // pinned returns the addresses of an endpoint that are pinned for it.
 func (c *Collector) pinned(ctx context.Context, e lease.Endpoint) ([]lease.EndpointAddress, error) {
 	var pinned []lease.EndpointAddress
@@ -281,7 +324,7 @@ func (c *Collector) pinned(ctx context.Context, e lease.Endpoint) ([]lease.Endpo
 		if err != nil {
 			return nil, fmt.Errorf("read block %s: %w", name, err)
 		}
-		id := lease.Identity{Namespace: e.Namespace, Pod: e.Pod, Interface: a.Interface}
+		id := lease.Identity{Namespace: e.Namespace, Pod: e.Pod, Interface: a.Interface, Kind: kindOf(&e)}
 		if p, ok := b.PinAt(a.Addr); ok && p.Identity == id {
 			pinned = append(pinned, a)
 		}

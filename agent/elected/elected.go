@@ -48,6 +48,9 @@ type Config struct {
 	// EnableStatefulSet lets StatefulSet pods own their addresses. Without it
 	// a pin lasts as long as its pod.
 	EnableStatefulSet bool
+	// EnableKubevirtStaticIP lets virtual machines own their addresses.
+	// Without it a pin lasts as long as their pods.
+	EnableKubevirtStaticIP bool
 	// HoldDown is how long a node must have been gone, seen without a break
 	// by one elected agent, before its leases end. It is more than twice the
 	// time for which an agent cut off from the API server goes on.

@@ -49,6 +49,7 @@ func (d *Duties) collect(ctx context.Context, w *watches, log *slog.Logger) {
 		collector: Collector{
 			Cluster:     d.config.Cluster,
 			StatefulSet: d.statefulSet,
+			Machine:     FindMachine(d.config.Kubernetes.Discovery().RESTClient(), d.config.EnableKubevirtStaticIP),
 			Stateless:   !d.config.EnableStatefulSet,
 		},
 		queue: newQueue[job]("gc"),
@@ -79,7 +80,12 @@ func (d *Duties) statefulSet(ctx context.Context, namespace, name string) (Windo
 
 func (g *gc) watch() error {
 	err := g.blocks.On(
-		func(_, is *v1alpha1.IPBlock) { g.glance(is) },
+		func(was, is *v1alpha1.IPBlock) {
+			g.glance(is)
+			if was == nil || was.ResourceVersion == is.ResourceVersion {
+				g.visitMachines(is, "")
+			}
+		},
 		func(*v1alpha1.IPBlock) {})
 	if err != nil {
 		return err
@@ -96,6 +102,9 @@ func (g *gc) watch() error {
 		func(_, is *v2beta1.SpiderEndpoint) {
 			g.glanceAll(indexPod, is)
 			g.glanceAtPointer(is)
+			for _, b := range g.blocks.By(indexPod, is.Namespace+"/"+is.Name) {
+				g.visitMachines(b, is.Namespace+"/"+is.Name)
+			}
 		},
 		func(was *v2beta1.SpiderEndpoint) { g.glanceAll(indexPod, was) })
 }
@@ -119,7 +128,7 @@ func (g *gc) glance(b *v1alpha1.IPBlock) {
 		namespace, pod, _ := strings.Cut(p.Pod, "/")
 		addr, _ := netip.ParseAddr(p.Address)
 		switch {
-		case p.Releasing || g.unwanted(namespace, pod):
+		case p.Releasing || p.Kind == "" && g.unwanted(namespace, pod):
 			g.queue.Add(key)
 			return
 		case !g.pointed(namespace, pod, p.Interface, addr):
@@ -128,10 +137,22 @@ func (g *gc) glance(b *v1alpha1.IPBlock) {
 	}
 }
 
+// visitMachines puts a block into the queue if it has addresses of virtual
+// machines, or of the one named. Nothing is watched of these: their agents
+// write an endpoint when its pod is gone, and else they are looked up when a
+// term begins and once in a resync.
+func (g *gc) visitMachines(b *v1alpha1.IPBlock, name string) {
+	for _, p := range b.Spec.Pins {
+		if p.Kind != "" && (name == "" || p.Pod == name) {
+			g.queue.AddAfter(job{block: b.Name}, settling)
+		}
+	}
+}
+
 // suspect is glance for one pin of a block as read.
 func (g *gc) suspect(p lease.Pin) bool {
 	id := p.Identity
-	return p.Releasing || g.unwanted(id.Namespace, id.Pod) || !g.pointed(id.Namespace, id.Pod, id.Interface, p.Addr)
+	return p.Releasing || id.Kind != "" || g.unwanted(id.Namespace, id.Pod) || !g.pointed(id.Namespace, id.Pod, id.Interface, p.Addr)
 }
 
 func (g *gc) unwanted(namespace, pod string) bool {
@@ -193,7 +214,8 @@ func (g *gc) pinned(e *v2beta1.SpiderEndpoint, ifname string, addr netip.Addr) b
 		return false
 	}
 	for _, p := range b.Spec.Pins {
-		if p.Pod == e.Namespace+"/"+e.Name && p.Interface == ifname && p.Address == addr.String() {
+		if p.Pod == e.Namespace+"/"+e.Name && p.Interface == ifname && p.Address == addr.String() &&
+			(p.Kind == "" || p.Kind == e.Status.OwnerControllerType) {
 			return true
 		}
 	}

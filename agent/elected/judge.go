@@ -66,7 +66,7 @@ const (
 // named after, every field by a quorum read.
 type standing struct {
 	// exists is set when there is a pod of the name, in whatever phase, and
-	// podUID is its UID.
+	// podUID is its UID, empty if there are two.
 	exists bool
 	podUID string
 	// wanted is set when a StatefulSet wants the pod's ordinal.
@@ -94,7 +94,7 @@ func (s *standing) names(ifname string, addr netip.Addr) bool {
 // addr's family on the interface. Its agent writes the endpoint's UID and
 // addresses in one, so an endpoint with this UID tells what this pod uses.
 func (s *standing) elsewhere(ifname string, addr netip.Addr) bool {
-	if !s.exists || s.pointer == nil || s.pointer.PodUID != s.podUID || s.names(ifname, addr) {
+	if s.podUID == "" || s.pointer == nil || s.pointer.PodUID != s.podUID || s.names(ifname, addr) {
 		return false
 	}
 	for _, a := range s.pointer.Of(ifname) {

@@ -105,6 +105,11 @@ type Pin struct {
 	// +required
 	// +kubebuilder:validation:MaxLength=15
 	Interface string `json:"interface"`
+	// Kind is VirtualMachineInstance where the address is held for a virtual
+	// machine and pod is its name, and empty for a StatefulSet's pod.
+	// +optional
+	// +kubebuilder:validation:MaxLength=63
+	Kind string `json:"kind,omitempty"`
 	// Releasing is the first of two steps that remove the pin: the pod seems
 	// unwanted and is looked up once more before the pin goes.
 	// +optional
