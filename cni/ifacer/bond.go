@@ -45,10 +45,13 @@ func (b *bond) find(there links, members []netlink.Link) (netlink.Link, error) {
 			b.advice())
 	}
 	complete, err := b.sameMembers(there, is, members)
-	if err != nil || !complete {
+	if err != nil {
 		return nil, err
 	}
-	return is, b.sameOptions(there, is)
+	if err := b.sameOptions(there, is, complete); err != nil || !complete {
+		return nil, err
+	}
+	return is, nil
 }
 
 // advice is what to do about a bond that is not as the network wants it.
@@ -96,25 +99,40 @@ func (b *bond) sameMembers(there links, is *netlink.Bond, members []netlink.Link
 }
 
 // sameOptions refuses a bond that has an option of the network otherwise.
-// What the network leaves open may be as it is.
-func (b *bond) sameOptions(there links, is *netlink.Bond) error {
+// What the network leaves open may be as it is. A primary that is not a member
+// yet is not told by the kernel.
+func (b *bond) sameOptions(there links, is *netlink.Bond, complete bool) error {
 	options := known()
 	for _, key := range b.given {
 		var want, have string
-		if key == keyPrimary {
-			// The bond may name it by an alternative name.
-			want, have = there.named(b.primary).Attrs().Name, "none"
-			if is.Primary > 0 {
-				have = there.name(is.Primary)
-			}
-		} else {
+		switch {
+		case key != keyPrimary:
 			want, have = options[key].get(b.wants), options[key].get(is)
+		case complete:
+			want, have = b.primaryIn(there), there.primaryOf(is)
 		}
 		if want != have {
 			return wrong(fmt.Sprintf("the bond %s of this node has %s=%s, and the network wants %s=%s", b.Name, key, have, key, want), b.advice())
 		}
 	}
 	return nil
+}
+
+// primaryIn is the name of the primary, which the network may give by an
+// alternative one.
+func (b *bond) primaryIn(there links) string {
+	if link := there.named(b.primary); link != nil {
+		return link.Attrs().Name
+	}
+	return b.primary
+}
+
+// primaryOf is the name of the primary that a bond has.
+func (l links) primaryOf(is *netlink.Bond) string {
+	if is.Primary > 0 {
+		return l.name(is.Primary)
+	}
+	return "none"
 }
 
 // makeBond returns the bond, made or completed if need be, and up.
@@ -211,8 +229,8 @@ func (n *node) addBond(b *bond, there links, members []netlink.Link) (netlink.Li
 	wants := *b.wants
 	wants.Name = b.Name
 	wants.MTU = slices.MinFunc(members, func(x, y netlink.Link) int { return x.Attrs().MTU - y.Attrs().MTU }).Attrs().MTU
-	if b.primary != "" {
-		wants.Primary = there.named(b.primary).Attrs().Index
+	if primary := there.named(b.primary); primary != nil {
+		wants.Primary = primary.Attrs().Index
 	}
 	if err := n.netlink.LinkAdd(&wants); err != nil {
 		return nil, failed(fmt.Sprintf("make the bond %s with mode %d (%s) and options %q", b.Name, b.Mode, b.wants.Mode, b.Options), err)

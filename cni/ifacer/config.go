@@ -146,15 +146,16 @@ func checkVLANName(lower string, id int) error {
 		fmt.Sprintf("give %s a name of %d characters at most on the nodes (a systemd .link file does, `ip link property add altname` does too), or make the VLAN interface on the nodes yourself and name it as master, without a VLAN", lower, maxName-len(name)+len(lower)))
 }
 
-// checkName refuses what no link can be named (the kernel's dev_valid_name).
+// checkName refuses what no link can be named (the kernel's dev_valid_name),
+// and what it would take for a pattern: "bond%d" is the next of bond0, bond1.
 func checkName(key, name string) error {
 	bad := name == "" || name == "." || name == ".." || len(name) > maxName ||
-		strings.ContainsAny(name, "/:") || strings.ContainsFunc(name, func(r rune) bool { return unicode.IsSpace(r) || unicode.IsControl(r) })
+		strings.ContainsAny(name, "/:%") || strings.ContainsFunc(name, func(r rune) bool { return unicode.IsSpace(r) || unicode.IsControl(r) })
 	if !bad {
 		return nil
 	}
 	return wrong(fmt.Sprintf("%s is %q, which no interface can be named", key, name),
-		fmt.Sprintf("names have 1 to %d characters, and no blank, slash or colon", maxName))
+		fmt.Sprintf("names have 1 to %d characters, and no blank, slash, colon or percent sign", maxName))
 }
 
 // wrong is the error of a configuration that has to be corrected.

@@ -159,7 +159,7 @@ func failed(what string, err error) error {
 	case errors.Is(err, unix.EPERM):
 		details = "the plugin needs the rights of root on the node: a container runtime must start it as root, in the node's own network namespace"
 	case errors.Is(err, unix.EOPNOTSUPP):
-		details = "the node's kernel lacks the driver: load the module 8021q for VLANs, bonding for bonds"
+		details = "the node's kernel lacks the driver (load the module 8021q for VLANs, bonding for bonds), or the interface is of a kind that cannot have this"
 	case errors.Is(err, netlink.ErrDumpInterrupted):
 		details = "the node's links change all the time; it is tried again"
 	}

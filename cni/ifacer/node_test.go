@@ -237,7 +237,7 @@ func TestBondWithoutAVLANIsMade(t *testing.T) {
 func TestBondThatWasLeftHalfMadeIsCompleted(t *testing.T) {
 	_, n := newNode(t)
 	needs(t, n, "bond")
-	conf := parsed(t, bondedOnly)
+	conf := parsed(t, `{"interfaces":["e1","e2"],"bond":{"name":"bond0","mode":1,"options":"miimon=200;primary=e2"}}`)
 	there, err := n.links()
 	must(t, err)
 	members, err := conf.members(there)
@@ -287,6 +287,10 @@ func TestWhatStandsInTheWayIsNamedAndLeftAlone(t *testing.T) {
 		"a bond with one more": {bondedOnly, func(t *testing.T, n *node) {
 			n.addBondOf(t, "bond0", netlink.BOND_MODE_802_3AD, "e1", "e2", "e3")
 		}, "has the interfaces [e1 e2 e3], and the network wants [e1 e2]", "say the same of bond0"},
+		"half a bond of other options": {bondedOnly, func(t *testing.T, n *node) {
+			n.addBondOf(t, "bond0", netlink.BOND_MODE_802_3AD, "e1")
+			must(t, n.netlink.LinkSetDown(n.link(t, "bond0")))
+		}, "has xmit_hash_policy=layer2", "say the same of bond0"},
 		"a member of another bond": {bondedOnly, func(t *testing.T, n *node) {
 			n.addBondOf(t, "other", netlink.BOND_MODE_802_3AD, "e2", "e3")
 		}, "e2 belongs to other", "ip link set e2 nomaster"},
