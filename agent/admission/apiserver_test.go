@@ -476,7 +476,7 @@ func question(resource, object, old string) string {
 // offline returns a handler whose API server is away.
 func offline(t testing.TB) http.Handler {
 	t.Helper()
-	nobody := &rest.Config{Host: "https://127.0.0.1:1", Dial: func(context.Context, string, string) (net.Conn, error) {
+	nobody := &rest.Config{Host: "https://127.0.0.1:1", QPS: -1, Dial: func(context.Context, string, string) (net.Conn, error) {
 		return nil, errors.New("there is nobody")
 	}}
 	httpClient, err := rest.HTTPClientFor(nobody)

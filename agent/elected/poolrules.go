@@ -65,9 +65,13 @@ func (s *poolStatus) neighbours(of *v2beta1.SpiderIPPool) []v2beta1.SpiderIPPool
 
 // judgeConflicts shows the rules that would refuse the pool were it applied
 // now. The webhook refuses it in time if an agent can be reached, and if the
-// other object was there by then.
-func (s *poolStatus) judgeConflicts(pool *v2beta1.SpiderIPPool) {
-	told := s.conflictsOf(pool)
+// other object was there by then. One that cannot be understood is judged by
+// nothing else.
+func (s *poolStatus) judgeConflicts(pool *v2beta1.SpiderIPPool, unusable error) {
+	told := ""
+	if unusable == nil {
+		told = s.conflictsOf(pool)
+	}
 	if told == "" && meta.FindStatusCondition(pool.Status.Conditions, v2beta1.ConditionConflicting) == nil {
 		return
 	}

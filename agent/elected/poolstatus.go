@@ -275,6 +275,7 @@ func (s *poolStatus) count(pool *v2beta1.SpiderIPPool) error {
 	allocated := int64(len(t.has))
 	pool.Status.AllocatedIPs, pool.Status.AllocatedIPCount = text, &allocated
 	s.judge(pool, addrs, unusable)
+	s.judgeConflicts(pool, unusable)
 	return nil
 }
 
@@ -331,7 +332,6 @@ func (s *poolStatus) judge(pool *v2beta1.SpiderIPPool, addrs *netipx.IPSet, unus
 	if unusable != nil || meta.FindStatusCondition(pool.Status.Conditions, usable.Type) != nil {
 		meta.SetStatusCondition(&pool.Status.Conditions, usable)
 	}
-	s.judgeConflicts(pool)
 	isScarce := unusable == nil && scarce(s.unreserved(addrs), int(s.known.Load()), s.taken)
 	condition := metav1.Condition{
 		Type: v2beta1.ConditionScarce, Status: metav1.ConditionFalse, ObservedGeneration: pool.Generation,
