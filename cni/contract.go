@@ -35,8 +35,8 @@ const (
 // error is never read. Kubelet gives a whole sandbox with all its interfaces
 // two minutes (runtimeRequestTimeout).
 const (
-	// AddPatience is for how long ADD, CHECK, GC and STATUS ask again when no
-	// agent answers. It covers the change of an agent's pod in an upgrade, so
+	// AddPatience is for how long ADD, CHECK, GC and STATUS ask again, and the
+	// report of a conflict is sent again, when no agent answers. It covers the change of an agent's pod in an upgrade, so
 	// that pods which start meanwhile do not fail.
 	AddPatience = 10 * time.Second
 	// AddTimeout bounds them as a whole.

@@ -9,6 +9,8 @@ import (
 	"net"
 	"net/http"
 	"net/netip"
+	"os"
+	"os/exec"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -61,6 +63,7 @@ func TestDetection(t *testing.T) {
 		{"PodThatHasNoLinkYetGetsItsAddress", noLink},
 		{"ReportOfNobodyWhoHoldsTheAddressChangesNothing", badReports},
 		{"PodThatAVirtualMachineMovesToIsNotProbedFor", migration},
+		{"MacvlanHasItsLinkWhenItAsksForAddresses", realMacvlan},
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			t.Parallel()
@@ -164,7 +167,7 @@ func newCluster(t *testing.T) *cluster {
 	}
 	conf := holdfast.DefaultConfig()
 	conf.EnableIPConflictDetection, conf.EnableGatewayDetection = true, true
-	conf.CoolDown = holdfast.Duration{Duration: time.Millisecond}
+	conf.CoolDown = holdfast.Duration{Duration: time.Second}
 	ctx, cancel := context.WithCancel(t.Context())
 	ended := make(chan error)
 	go func() {
@@ -259,9 +262,15 @@ func (c *cluster) member(t *testing.T, set string) func(*corev1.Pod) {
 // call runs a verb of the plugin for the pod's sandbox.
 func (p *testPod) call(t *testing.T, verb string) outcome {
 	t.Helper()
-	return runPlugin(t, "spiderpool", network("1.0.0", p.cluster.client.Socket, "", ""),
-		"CNI_COMMAND="+verb, "CNI_CONTAINERID="+p.sandbox(), "CNI_IFNAME=eth0", "CNI_NETNS="+p.netns.Path, "CNI_PATH=/opt/cni/bin",
-		fmt.Sprintf("CNI_ARGS=K8S_POD_NAMESPACE=default;K8S_POD_NAME=%s;K8S_POD_UID=%s", p.object.Name, p.object.UID))
+	return runPlugin(t, "spiderpool", network("1.0.0", p.cluster.client.Socket, "", ""), append(p.environment(verb), "CNI_PATH=/opt/cni/bin")...)
+}
+
+// environment is what the runtime sets for the pod's sandbox.
+func (p *testPod) environment(verb string) []string {
+	return []string{
+		"CNI_COMMAND=" + verb, "CNI_CONTAINERID=" + p.sandbox(), "CNI_IFNAME=eth0", "CNI_NETNS=" + p.netns.Path,
+		fmt.Sprintf("CNI_ARGS=IgnoreUnknown=1;K8S_POD_NAMESPACE=default;K8S_POD_NAME=%s;K8S_POD_UID=%s", p.object.Name, p.object.UID),
+	}
 }
 
 func (p *testPod) sandbox() string { return fmt.Sprintf("%s-%d", p.object.Name, p.tries) }
@@ -509,6 +518,42 @@ func migration(t *testing.T, c *cluster) {
 	lan.Plug(t, p.netns, "eth0")
 	if got := p.add(t); !slices.Equal(got, []string{"10.27.0.1/16"}) {
 		t.Errorf("the pod got %s", got)
+	}
+}
+
+// realMacvlan has the reference plugin call ours, as a runtime has it.
+func realMacvlan(t *testing.T, c *cluster) {
+	dir := filepath.Join(apitest.BinDir(), "..", "kind", "bin", "cni-plugins")
+	if _, err := os.Stat(filepath.Join(dir, "macvlan")); err != nil {
+		t.Skipf("`make kind-up` builds macvlan: %v", err)
+	}
+	c.pool(t, "real", v2beta1.IPPoolSpec{Subnet: "10.28.0.0/16", IPs: v2beta1.Ranges{"10.28.0.1-10.28.0.9"}})
+	lan := nettest.NewSwitch(t)
+	lan.Host(t, prefixes("10.28.0.1/16")...)
+	node, _ := lan.Host(t)
+	p := c.pod(t, "real", `{"ipv4":["real"]}`, nil)
+	p.tries++
+	command := exec.CommandContext(t.Context(), filepath.Join(dir, "macvlan"))
+	command.Env = append(p.environment("ADD"), "CNI_PATH="+bin)
+	command.Stdin = strings.NewReader(fmt.Sprintf(
+		`{"cniVersion":"1.0.0","name":"lan","type":"macvlan","master":"eth0","ipam":{"type":"spiderpool","ipam_unix_socket_path":%q}}`, c.client.Socket))
+	var output []byte
+	node.Do(t, func() (err error) { // a program starts in the namespace of the thread
+		if output, err = command.CombinedOutput(); err != nil {
+			return fmt.Errorf("%w: %s", err, output)
+		}
+		return nil
+	})
+	var addrs []netlink.Addr
+	p.netns.Do(t, func() error {
+		link, err := netlink.LinkByName("eth0")
+		if err == nil {
+			addrs, err = netlink.AddrList(link, netlink.FAMILY_V4)
+		}
+		return err
+	})
+	if len(addrs) != 1 || addrs[0].IPNet.String() != "10.28.0.2/16" {
+		t.Errorf("the pod has %v, want the address after the stranger's; macvlan said %s", addrs, output)
 	}
 }
 
