@@ -7,10 +7,13 @@ import (
 	"fmt"
 	"net/netip"
 	"slices"
+	"strings"
 	"sync"
 	"testing"
 	"time"
 
+	"github.com/google/go-cmp/cmp"
+	"github.com/google/go-cmp/cmp/cmpopts"
 	appsv1 "k8s.io/api/apps/v1"
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
@@ -19,6 +22,7 @@ import (
 	"github.com/holdfast-ipam/holdfast/agent/apitest"
 	"github.com/holdfast-ipam/holdfast/agent/cluster"
 	"github.com/holdfast-ipam/holdfast/agent/elected"
+	"github.com/holdfast-ipam/holdfast/agent/selection"
 	"github.com/holdfast-ipam/holdfast/cni"
 	"github.com/holdfast-ipam/holdfast/crds/spiderpool/v2beta1"
 	"github.com/holdfast-ipam/holdfast/lease"
@@ -37,6 +41,7 @@ func TestLifeOfAnEndpoint(t *testing.T) {
 		name string
 		run  func(*testing.T, *realServer)
 	}{
+		{"LooksAsSpiderpoolsDoes", shape},
 		{"DeletedByHandIsWrittenAnewWithinSeconds", deletedByHand},
 		{"DeletedByHandWhileItsAgentIsAwayLosesNothing", deletedWhileAway},
 		{"DeletedByHandBetweenTwoPodsLosesNothing", deletedBetweenPods},
@@ -281,6 +286,80 @@ func (l *life) stop(t *testing.T, pod *corev1.Pod) {
 	t.Helper()
 	if _, err := l.del(t.Context(), &cni.DelRequest{Attachment: l.sandbox(pod)}); err != nil {
 		t.Fatal(err)
+	}
+}
+
+// dualStack is the status of the endpoint of a pod with addresses from two
+// pools, of which one has a gateway and a route.
+const dualStack = `{"current":{"uid":"UID","node":"shapes","ips":[{"interface":"eth0",` +
+	`"ipv4":"10.31.0.1/16","ipv6":"fd00:31::1/64","ipv4Pool":"shape4","ipv6Pool":"shape6","vlan":0,` +
+	`"ipv4Gateway":"10.31.255.254","cleanGateway":false,"routes":[{"dst":"10.99.0.0/16","gw":"10.31.0.254"}]}]},` +
+	`"ownerControllerType":"KIND","ownerControllerName":"OWNER"}`
+
+func shape(t *testing.T, s *realServer) {
+	s.node(t, "shapes")
+	l := s.begin(t, "shapes", leasetest.NewDisk(nil))
+	four := &v2beta1.SpiderIPPool{ObjectMeta: metav1.ObjectMeta{Name: "shape4"}, Spec: v2beta1.IPPoolSpec{
+		Subnet: "10.31.0.0/16", IPs: []string{"10.31.0.1"}, Gateway: "10.31.255.254",
+		Routes: []v2beta1.Route{{Dst: "10.99.0.0/16", Gw: "10.31.0.254"}},
+	}}
+	six := &v2beta1.SpiderIPPool{ObjectMeta: metav1.ObjectMeta{Name: "shape6"}, Spec: v2beta1.IPPoolSpec{
+		Subnet: "fd00:31::/64", IPs: []string{"fd00:31::1"},
+	}}
+	families, err := l.pools.families(selection.Selection{IPv4: []*v2beta1.SpiderIPPool{four}, IPv6: []*v2beta1.SpiderIPPool{six}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, c := range []struct{ name, kind, owner string }{{"shapes-plain", "Pod", "shapes-plain"}, {"shapes-0", "StatefulSet", "shapes"}} {
+		sticky := c.kind == "StatefulSet"
+		pod := l.bear(t, c.name, sticky)
+		r := l.identify(pod, &cni.AddRequest{Attachment: l.sandbox(pod), Network: "net"})
+		r.Families = families
+		if _, err := l.lessee.Acquire(t.Context(), r); err != nil {
+			t.Fatal(err)
+		}
+		l.endpoints.enqueue("default", c.name)
+		l.hasEndpoint(t, pod, netip.MustParseAddr("10.31.0.1"))
+		e, err := l.clients.Endpoints("default").Get(t.Context(), c.name, metav1.GetOptions{})
+		if err != nil {
+			t.Fatal(err)
+		}
+		got, err := json.Marshal(e.Status)
+		want := strings.NewReplacer("UID", string(pod.UID), "KIND", c.kind, "OWNER", c.owner).Replace(dualStack)
+		if diff := cmp.Diff(want, string(got)); err != nil || diff != "" {
+			t.Errorf("status of %s (-want +got), %v:\n%s", c.name, err, diff)
+		}
+		var owners []metav1.OwnerReference
+		if !sticky {
+			owners = []metav1.OwnerReference{{APIVersion: "v1", Kind: "Pod", Name: c.name, UID: pod.UID}}
+		}
+		if diff := cmp.Diff(owners, e.OwnerReferences, cmpopts.EquateEmpty()); diff != "" {
+			t.Errorf("owners of %s (-want +got):\n%s", c.name, diff)
+		}
+		l.stop(t, pod)
+		l.clock.at = l.clock.at.Add(time.Minute)
+		if err := l.lessee.Tidy(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+	}
+	var table metav1.Table
+	raw, err := s.kube.Discovery().RESTClient().Get().SetHeader("Accept", "application/json;as=Table;v=v1;g=meta.k8s.io").
+		AbsPath("/apis/spiderpool.spidernet.io/v2beta1/namespaces/default/spiderendpoints/shapes-0").DoRaw(t.Context())
+	if err == nil {
+		err = json.Unmarshal(raw, &table)
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	printed := map[string]any{}
+	for i, c := range table.ColumnDefinitions {
+		printed[strings.ToUpper(c.Name)] = table.Rows[0].Cells[i]
+	}
+	if diff := cmp.Diff(map[string]any{
+		"NAME": "shapes-0", "INTERFACE": "eth0", "IPV4POOL": "shape4", "IPV4": "10.31.0.1/16",
+		"IPV6POOL": "shape6", "IPV6": "fd00:31::1/64", "NODE": "shapes",
+	}, printed); diff != "" {
+		t.Errorf("columns (-want +got):\n%s", diff)
 	}
 }
 
