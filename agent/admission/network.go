@@ -3,6 +3,7 @@ package admission
 import (
 	"fmt"
 	"maps"
+	"slices"
 	"strings"
 
 	"k8s.io/apimachinery/pkg/api/equality"
@@ -13,15 +14,13 @@ import (
 	"github.com/holdfast-ipam/holdfast/crds/spiderpool/v2beta1"
 )
 
-// The annotations of a SpiderMultusConfig that are judged: the name of what is
-// rendered from it, and the version of its CNI configuration.
-const (
-	annotationNADName    = "multus.spidernet.io/cr-name"
-	annotationCNIVersion = "multus.spidernet.io/cni-version"
-)
+// annotationNADName is the annotation of a SpiderMultusConfig with the name of
+// what is rendered from it.
+const annotationNADName = "multus.spidernet.io/cr-name"
 
 // Render tells why nothing can be rendered from a SpiderMultusConfig, in an
-// error that begins with the field at fault, or returns nil.
+// error that begins with the field at fault, "spec.customCNI ...", or with
+// "annotation KEY: ...", or returns nil.
 type Render func(*v2beta1.SpiderMultusConfig) error
 
 // DefinitionName returns the name of the NetworkAttachmentDefinition that is
@@ -39,46 +38,54 @@ func DefinitionName(smc *v2beta1.SpiderMultusConfig) string {
 // passed over by its name.
 func Network(is, was *v2beta1.SpiderMultusConfig, others []v2beta1.SpiderMultusConfig, definition *metav1.PartialObjectMetadata, render Render) field.ErrorList {
 	if was == nil {
-		return append(worse(renderFaults(is, render), nil), worse(nameFaults(is, others, definition), nil)...)
+		return once(append(worse(nameFaults(is, others, definition), nil), worse(renderFaults(is, render), nil)...))
 	}
 	if equality.Semantic.DeepEqual(is.Spec, was.Spec) && maps.Equal(is.Annotations, was.Annotations) {
 		return nil
 	}
-	errs := worse(renderFaults(is, render), renderFaults(was, render))
-	if DefinitionName(is) == DefinitionName(was) {
-		return errs
+	var errs field.ErrorList
+	switch {
+	case DefinitionName(is) == DefinitionName(was):
+		// Whoever else has the name, this update changes nothing about that.
+	case len(nameFaults(was, others, nil)) > 0: // nothing was rendered under it
+		errs = worse(nameFaults(is, others, definition), nil)
+	default:
+		errs = append(errs, field.Forbidden(annotation(annotationNADName), fmt.Sprintf(
+			"the NetworkAttachmentDefinition of this SpiderMultusConfig is called %q and keeps the name, because pods may name it: create another SpiderMultusConfig for the name %q",
+			DefinitionName(was), DefinitionName(is))))
 	}
-	if len(nameFaults(was, others, nil)) > 0 { // nothing was rendered under it
-		return append(errs, worse(nameFaults(is, others, definition), nil)...)
+	return once(append(errs, worse(renderFaults(is, render), renderFaults(was, render))...))
+}
+
+// once keeps the first error of each field: what is no name cannot be rendered
+// either.
+func once(errs field.ErrorList) field.ErrorList {
+	var kept field.ErrorList
+	for _, err := range errs {
+		if !slices.ContainsFunc(kept, func(k *field.Error) bool { return k.Field == err.Field }) {
+			kept = append(kept, err)
+		}
 	}
-	return append(errs, field.Forbidden(annotation(annotationNADName), fmt.Sprintf(
-		"the NetworkAttachmentDefinition of this SpiderMultusConfig is called %q and keeps the name, because pods may name it: create another SpiderMultusConfig for the name %q",
-		DefinitionName(was), DefinitionName(is))))
+	return kept
 }
 
 func annotation(key string) *field.Path { return field.NewPath("metadata", "annotations").Key(key) }
 
+// renderFaults says what cannot be rendered, at the field or annotation that
+// the error begins with.
 func renderFaults(smc *v2beta1.SpiderMultusConfig, render Render) []fault {
-	if err := render(smc); err != nil {
-		return []fault{always(err.Error(), renderFault(smc, err, render))}
+	err := render(smc)
+	if err == nil {
+		return nil
 	}
-	return nil
-}
-
-// renderFault finds the field at fault: the annotation with the CNI version if
-// all is well without it, and otherwise the one that the error begins with.
-func renderFault(smc *v2beta1.SpiderMultusConfig, err error, render Render) *field.Error {
-	if version, ok := smc.Annotations[annotationCNIVersion]; ok {
-		plain := smc.DeepCopy()
-		delete(plain.Annotations, annotationCNIVersion)
-		if render(plain) == nil {
-			return field.Invalid(annotation(annotationCNIVersion), version, err.Error())
-		}
+	told := &field.Error{Type: field.ErrorTypeInvalid, Field: "spec", BadValue: field.OmitValueType{}, Detail: err.Error()}
+	if at, _, _ := strings.Cut(err.Error(), " "); strings.HasPrefix(at, "spec.") {
+		told.Field = strings.TrimRight(at, ":,")
 	}
-	if name, _, ok := strings.Cut(err.Error(), " "); ok && strings.HasPrefix(name, "spec.") {
-		return &field.Error{Type: field.ErrorTypeInvalid, Field: strings.TrimRight(name, ":,"), BadValue: field.OmitValueType{}, Detail: err.Error()}
+	if key, detail, ok := strings.Cut(strings.TrimPrefix(err.Error(), "annotation "), ": "); ok && smc.Annotations[key] != "" {
+		told.Field, told.BadValue, told.Detail = annotation(key).String(), smc.Annotations[key], detail
 	}
-	return field.Invalid(field.NewPath("spec"), field.OmitValueType{}, err.Error())
+	return []fault{always(err.Error(), told)}
 }
 
 // nameFaults judges the name of the definition.

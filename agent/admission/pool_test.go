@@ -215,8 +215,11 @@ var errRender = errors.New("spec.customCNI is not JSON: correct it")
 
 // renderCustom renders what is JSON, in a version that is known.
 func renderCustom(smc *v2beta1.SpiderMultusConfig) error {
-	if version := smc.Annotations[annotationCNIVersion]; version != "" && version != "1.0.0" {
-		return errors.New("CNI version " + version + " is not known: use 1.0.0")
+	if version := smc.Annotations["multus.spidernet.io/cni-version"]; version != "" && version != "1.0.0" {
+		return errors.New("annotation multus.spidernet.io/cni-version: CNI version " + version + " is not known: use 1.0.0")
+	}
+	if name := smc.Annotations[annotationNADName]; name == "No_Name" {
+		return errors.New("annotation " + annotationNADName + ": " + name + " cannot be a name")
 	}
 	if smc.Spec.CustomCNI == "{nonsense}" {
 		return errRender
@@ -260,7 +263,7 @@ func TestNetworkIsRefusedForItsNameAndWhatCannotBeRendered(t *testing.T) {
 		{"cr-name that is no name is repaired", network("a", named("b"), ""), network("a", named("No_Name"), ""), nil, nil},
 		{"cr-name that is another's is repaired", network("a", named("b"), ""), network("a", named("owner"), ""), nil, nil},
 		{"cr-name that is another's stays", network("a", named("owner"), "{}"), network("a", named("owner"), ""), owned, nil},
-		{"CNI version", network("a", map[string]string{annotationCNIVersion: "9"}, ""), nil, nil, []string{`metadata.annotations[multus.spidernet.io/cni-version]: Invalid value: "9": CNI version 9 is not known: use 1.0.0`}},
+		{"CNI version", network("a", map[string]string{"multus.spidernet.io/cni-version": "9"}, ""), nil, nil, []string{`metadata.annotations[multus.spidernet.io/cni-version]: Invalid value: "9": CNI version 9 is not known: use 1.0.0`}},
 		{"no JSON", network("a", nil, "{nonsense}"), nil, nil, []string{`spec.customCNI: Invalid value: spec.customCNI is not JSON: correct it`}},
 		{"no JSON before either", network("a", map[string]string{"a": "b"}, "{nonsense}"), network("a", nil, "{nonsense}"), nil, nil},
 		{"no JSON any more", network("a", nil, "{nonsense}"), network("a", nil, "{}"), nil, []string{`spec.customCNI: Invalid value`}},
