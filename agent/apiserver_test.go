@@ -119,7 +119,7 @@ func claim(t *testing.T, a *Agent, cidr string) lease.Block {
 
 // endLease takes the node's lease in a block away, as one who fences does.
 func endLease(ctx context.Context, a *Agent, b lease.Block) error {
-	b.Fence(a.node.UID)
+	b.Fence(a.node.UID, nil)
 	_, err := a.cluster.PutBlock(ctx, b)
 	return err
 }

@@ -230,10 +230,15 @@ func (b *Block) Yield(nodeUID string, give Set) Set {
 	return gone
 }
 
-// Fence ends the lease of a node that is gone. Its pins stay. It returns the
-// addresses that were leased.
-func (b *Block) Fence(nodeUID string) Set {
+// Fence ends the lease of a node that is gone, but for the addresses that pods
+// hold there. Its pins stay. It returns the addresses whose lease it ended.
+func (b *Block) Fence(nodeUID string, held map[netip.Addr]bool) Set {
 	gone := b.LeasedTo(nodeUID)
+	for offset := range gone.Offsets() {
+		if held[b.Addr(offset)] {
+			gone &^= only(offset)
+		}
+	}
 	b.take(nodeUID, gone)
 	return gone
 }

@@ -167,14 +167,15 @@ func (s slowBlock) yield(uid string, give Set) Set {
 	return gone
 }
 
-func (s slowBlock) fence(uid string) Set {
+func (s slowBlock) fence(uid string, keep Set) Set {
 	var gone Set
-	for o, n := range s.lessee {
-		if n.UID == uid {
+	maps.DeleteFunc(s.lessee, func(o int, n Node) bool {
+		ends := n.UID == uid && !keep.Has(o)
+		if ends {
 			gone |= only(o)
 		}
-	}
-	maps.DeleteFunc(s.lessee, func(_ int, n Node) bool { return n.UID == uid })
+		return ends
+	})
 	return gone
 }
 
@@ -204,7 +205,11 @@ func turn(r *rand.Rand, b *Block, s slowBlock) (what string, got, want any) {
 		if r.IntN(4) > 0 {
 			return "rest", nil, nil
 		}
-		return "fence " + n.UID, b.Fence(n.UID), s.fence(n.UID)
+		held := map[netip.Addr]bool{}
+		for offset := range set.Offsets() {
+			held[b.Addr(offset)] = true
+		}
+		return fmt.Sprintf("fence %s but for %s", n.UID, set), b.Fence(n.UID, held), s.fence(n.UID, set)
 	case 4:
 		want := error(nil)
 		switch p, pinned := s.pin[o]; {

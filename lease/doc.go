@@ -77,7 +77,7 @@
 //
 //	lease of a node in a block   the node: claim, yield
 //	                             the node of the identity's pod: take over one pinned address
-//	                             who fences: end it, when the node is gone
+//	                             who fences: end it, when the node is gone, but for what pods hold
 //	pin                          the lessee: make it, unmark it, withdraw one no endpoint names
 //	                             the node of the identity's pod: unmark it in taking over
 //	                             the collector: mark, then remove or unmark, when no pod is left

@@ -456,7 +456,7 @@ func (h *sim) fence() {
 				if err != nil {
 					return ignoreNotFound(err)
 				}
-				if b.Fence(lease.Node.UID) == 0 {
+				if b.Fence(lease.Node.UID, nil) == 0 {
 					return nil
 				}
 				_, err = c.PutBlock(ctx, b)

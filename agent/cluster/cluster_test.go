@@ -228,7 +228,7 @@ func foreignMetadata(t *testing.T, a *api) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	b.Fence(worker1().UID)
+	b.Fence(worker1().UID, nil)
 	if _, err := c.PutBlock(t.Context(), b); err != nil {
 		t.Fatal(err)
 	}
@@ -290,7 +290,7 @@ func lesseeLabels(t *testing.T, a *api) {
 // block from elsewhere.
 func unknownLabels(t *testing.T, a *api) {
 	b := put(t, a.client(t))
-	b.Fence(worker1().UID)
+	b.Fence(worker1().UID, nil)
 	if _, err := a.client(t).PutBlock(t.Context(), b); err != nil {
 		t.Fatal(err)
 	}

@@ -9,6 +9,7 @@ import (
 	"time"
 
 	nadv1 "github.com/k8snetworkplumbingwg/network-attachment-definition-client/pkg/apis/k8s.cni.cncf.io/v1"
+	nadutils "github.com/k8snetworkplumbingwg/network-attachment-definition-client/pkg/utils"
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
@@ -49,8 +50,8 @@ type Fencer struct {
 type Fenced struct {
 	// Ended are the blocks in which the node has no lease any more.
 	Ended []string
-	// Waiting are the blocks in which it keeps its lease as long as a pod
-	// bound to it has one of the addresses.
+	// Waiting are the blocks in which it keeps the addresses that pods bound
+	// to it have.
 	Waiting []string
 	// Rest is what is left of the hold-down. Until then nothing is looked at.
 	Rest time.Duration
@@ -93,8 +94,8 @@ func isGone(node *corev1.Node, uid string) bool {
 }
 
 // Fence ends the leases of a node in the named blocks, if it has been seen
-// gone for the hold-down, is gone by a quorum read, and no pod bound to it has
-// one of the addresses. Pins stay. Where an error keeps a lease from being
+// gone for the hold-down and is gone by a quorum read, but for the addresses
+// that pods bound to it have. Pins stay. Where an error keeps a lease from being
 // judged it stays, and the error is returned beside what became of the others.
 //
 // When nothing is left to wait for, the node is forgotten, so that a lease
@@ -221,26 +222,52 @@ func (f *Fencer) holdings(ctx context.Context, pod *corev1.Pod, successor *corev
 	if err != nil && !errors.Is(err, lease.ErrNotFound) {
 		return fmt.Errorf("read endpoint %s/%s: %w", pod.Namespace, pod.Name, err)
 	}
-	known := err == nil && e.PodUID == string(pod.UID) && len(e.Addresses) > 0
-	if known {
-		for _, a := range e.Addresses {
-			held[a.Addr] = true
-		}
-	}
-	for _, ip := range pod.Status.PodIPs {
-		if addr, err := netip.ParseAddr(ip.IP); err == nil {
-			held[addr] = true
-			// With further interfaces, a pod has addresses that its status
-			// does not tell.
-			known = known || pod.Annotations[nadv1.NetworkAttachmentAnnot] == ""
-		}
-	}
+	known := tellsAll(pod, told(pod, &e, held))
 	since := boundSince(pod)
 	bound := successor != nil && !since.Before(&successor.CreationTimestamp)
 	if known || bound && !hasSandbox(pod) {
 		return nil
 	}
 	return fmt.Errorf("pod %s/%s: %w", pod.Namespace, pod.Name, errUnknownAddresses)
+}
+
+// told adds to held the addresses that the pod's endpoint, its status and what
+// Multus has written on it (multi-network specification 1.3, section 5) tell,
+// and returns of how many interfaces the one that tells the most does.
+func told(pod *corev1.Pod, e *lease.Endpoint, held map[netip.Addr]bool) (interfaces int) {
+	if e.PodUID == string(pod.UID) {
+		named := map[string]bool{}
+		for _, a := range e.Addresses {
+			held[a.Addr], named[a.Interface] = true, true
+		}
+		interfaces = len(named)
+	}
+	hold := func(ip string) {
+		if addr, err := netip.ParseAddr(ip); err == nil {
+			held[addr] = true
+			interfaces = max(interfaces, 1)
+		}
+	}
+	for _, ip := range pod.Status.PodIPs {
+		hold(ip.IP)
+	}
+	// Without the annotation, or with one that cannot be read, it tells nothing.
+	statuses, _ := nadutils.GetNetworkStatus(pod)
+	for _, s := range statuses {
+		for _, ip := range s.IPs {
+			hold(ip)
+		}
+	}
+	return max(interfaces, len(statuses))
+}
+
+// tellsAll reports whether as many interfaces as told are all that the pod has.
+func tellsAll(pod *corev1.Pod, told int) bool {
+	if pod.Annotations[nadv1.NetworkAttachmentAnnot] == "" {
+		return told > 0
+	}
+	further, err := nadutils.ParsePodNetworkAnnotation(pod)
+	return err == nil && told > len(further)
 }
 
 // boundSince returns since when the pod is bound to its node: the API server
@@ -266,21 +293,16 @@ func hasSandbox(pod *corev1.Pod) bool {
 	return len(pod.Status.PodIPs) > 0 || pod.Status.Phase != "" && pod.Status.Phase != corev1.PodPending
 }
 
-// endLease ends the lease that the node with the UID has in a block as read,
-// unless one of its addresses is held, and returns how many it keeps. Pins
-// stay.
+// endLease ends the lease that the node with the UID has in a block as read, but
+// for the addresses that are held, and returns how many those are. Pins stay.
 func endLease(ctx context.Context, c lease.Cluster, b lease.Block, uid string, held map[netip.Addr]bool) (left int, err error) {
-	leased := b.LeasedTo(uid)
-	for offset := range leased.Offsets() {
-		if held[b.Addr(offset)] {
-			return leased.Len(), nil
-		}
-	}
-	if b.Fence(uid) == 0 {
-		return 0, nil
+	ended := b.Fence(uid, held)
+	left = b.LeasedTo(uid).Len()
+	if ended == 0 {
+		return left, nil
 	}
 	if _, err := c.PutBlock(ctx, b); err != nil {
-		return 0, fmt.Errorf("end a lease in block %s: %w", b.Name(), err)
+		return left, fmt.Errorf("end a lease in block %s: %w", b.Name(), err)
 	}
-	return 0, nil
+	return left, nil
 }

@@ -78,6 +78,21 @@ func TestPodBoundToTheNodeHoldsItsAddresses(t *testing.T) {
 			}, Status: podIPs},
 			held: []string{"10.6.168.101", "fd00::1"}, unknown: true,
 		}, {
+			claim: "status tells of one of several interfaces, and Multus of all",
+			pod: corev1.Pod{ObjectMeta: metav1.ObjectMeta{
+				Name: "a", Annotations: map[string]string{
+					"k8s.v1.cni.cncf.io/networks":       "net1",
+					"k8s.v1.cni.cncf.io/network-status": `[{"ips":["10.6.168.101","fd00::1"]},{"interface":"net1","ips":["10.7.0.2"]}]`,
+				},
+			}, Status: podIPs},
+			held: []string{"10.6.168.101", "10.7.0.2", "fd00::1"},
+		}, {
+			claim: "the endpoint tells of one of several interfaces",
+			pod: corev1.Pod{ObjectMeta: metav1.ObjectMeta{
+				Name: "web-0", UID: "web-0-uid", Annotations: map[string]string{"k8s.v1.cni.cncf.io/networks": "net1"},
+			}},
+			held: []string{"10.7.0.1"}, unknown: true,
+		}, {
 			claim: "nothing tells", pod: corev1.Pod{ObjectMeta: metav1.ObjectMeta{Name: "a"}}, unknown: true,
 		}, {
 			claim: "nothing tells of a pod that may have been on the node before",
@@ -191,8 +206,8 @@ func TestFencingEndsOneNodesLeaseAndKeepsPins(t *testing.T) {
 		}
 		return endLease(t.Context(), c, b, dead.UID, held)
 	}
-	if left, err := end(held); left != 4 || err != nil {
-		t.Errorf("with a pod left: %d addresses stay leased, %v, want 4", left, err)
+	if left, err := end(held); left != 1 || err != nil {
+		t.Errorf("with a pod left: %d addresses stay leased, %v, want 1", left, err)
 	}
 	// The pod of web-0 comes up elsewhere at this very moment.
 	between = func() {
@@ -363,7 +378,7 @@ func TestNodeKeepsItsLeaseWhileAPodIsBoundToIt(t *testing.T) {
 		t.Errorf("with a pod whose addresses nothing tells: %+v, %v", done, err)
 	}
 	w.pods[0].Status.PodIPs = []corev1.PodIP{{IP: "10.6.168.98"}}
-	if done := w.fence(w.block, other); w.leased(w.block) != 3 || w.leased(other) != 0 || len(done.Waiting) != 1 || len(done.Ended) != 1 {
+	if done := w.fence(w.block, other); w.leased(w.block) != 1 || w.leased(other) != 0 || len(done.Waiting) != 1 || len(done.Ended) != 1 {
 		t.Errorf("with a pod in one of two blocks: %+v\n%s", done, w.cluster)
 	}
 	w.pods = nil

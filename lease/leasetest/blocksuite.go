@@ -22,7 +22,7 @@ func blockRoundTrip(t *testing.T, c ClusterSubject) {
 		same(t, want, must[lease.Block](t)(c.Block(t.Context(), want.Name())))
 
 		// Less of everything, so that nothing of the first state shines through.
-		want.Fence(worker1().UID)
+		want.Fence(worker1().UID, nil)
 		if err := want.Unpin(want.Pins[1].Addr, want.Pins[1].Identity); err != nil {
 			t.Fatal(err)
 		}
@@ -36,7 +36,7 @@ func blockRoundTrip(t *testing.T, c ClusterSubject) {
 		want.Version = put.Version
 		same(t, want, must[lease.Block](t)(c.Block(t.Context(), want.Name())))
 
-		want.Fence(worker2().UID)
+		want.Fence(worker2().UID, nil)
 		want.Pins = nil
 		want.Version = must[lease.Block](t)(c.PutBlock(t.Context(), want)).Version
 		same(t, want, must[lease.Block](t)(c.Block(t.Context(), want.Name())))

@@ -147,7 +147,7 @@ func block(t *testing.T, prefix string) lease.Block {
 	if err := b.MarkReleasing(b.Addr(8), b.Pins[1].Identity); err != nil {
 		t.Fatal(err)
 	}
-	b.Fence(worker2().UID) // pins survive their node
+	b.Fence(worker2().UID, nil) // pins survive their node
 	b.Claim(worker2(), 0b0110_0000_0000_0000)
 	return b
 }
