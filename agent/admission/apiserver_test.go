@@ -73,6 +73,7 @@ func TestAPIServer(t *testing.T) {
 		{"NetworkIsJudgedWhereThereIsNoMultus", s.networkWithoutMultus},
 		{"DefaultsAreFilledIn", s.defaults},
 		{"RefusedWithFieldOtherObjectAndRemedy", s.refused},
+		{"OverlapIsFoundAmongManyPools", s.many},
 		{"AddressInUseStaysInItsPool", s.inUse},
 		{"LossOfAHugePoolCostsWhatIsInUse", s.huge},
 		{"PoolThatBreaksARuleCanBeRepairedAndDeleted", s.repair},
@@ -312,6 +313,18 @@ func (s *server) refused(t *testing.T, _ *server) {
 		{"SpiderMultusConfig", "broken", `{cniType: macvlan, macvlan: {master: [a]}, chainCNIJsonData: ["{nonsense}"]}`, `spec.chainCNIJsonData[0]`},
 	} {
 		s.refuses(t, test.kind, test.name, test.spec, test.want)
+	}
+}
+
+// many are more pools than a list brings at a time.
+func (s *server) many(t *testing.T, _ *server) {
+	s.whileAway(t, func() {
+		for i := range 60 {
+			s.taken(t, "SpiderIPPool", fmt.Sprintf("many-%d", i), fmt.Sprintf(`{subnet: 10.9.%d.0/24, ips: [10.9.%[1]d.1]}`, i))
+		}
+	})
+	for _, i := range []int{0, 59} {
+		s.refuses(t, "SpiderIPPool", "one-more", fmt.Sprintf(`{subnet: 10.9.%d.0/24, ips: [10.9.%[1]d.1]}`, i), fmt.Sprintf(`"10.9.%d.1": is also in pool "many-%[1]d"`, i))
 	}
 }
 

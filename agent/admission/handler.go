@@ -210,11 +210,11 @@ func (h *Handler) pool(ctx context.Context, is, was *v2beta1.SpiderIPPool) (fiel
 	if was != nil && equality.Semantic.DeepEqual(is.Spec, was.Spec) {
 		return nil, nil
 	}
-	others, err := h.config.CRDs.IPPools().List(ctx, metav1.ListOptions{})
+	others, err := h.records.pools(ctx)
 	if err != nil {
-		return nil, fmt.Errorf("list pools: %w", err)
+		return nil, err
 	}
-	errs := Pool(is, was, others.Items, h.config.Rules)
+	errs := Pool(is, was, others, h.config.Rules)
 	if was == nil || len(errs) > 0 {
 		return errs, nil
 	}
@@ -222,7 +222,7 @@ func (h *Handler) pool(ctx context.Context, is, was *v2beta1.SpiderIPPool) (fiel
 	if empty(dropped) {
 		return nil, nil
 	}
-	users, err := h.records.users(ctx, is.Name, dropped, elsewhere(is.Name, others.Items))
+	users, err := h.records.users(ctx, is.Name, dropped, elsewhere(is.Name, others))
 	if err != nil {
 		return nil, err
 	}

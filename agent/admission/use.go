@@ -27,8 +27,10 @@ const (
 	// maxNodes is up to how many nodes have their endpoints listed node by
 	// node; beyond, all endpoints are.
 	maxNodes = 16
-	// page is how many objects a list brings at a time.
-	page = 500
+	// page is how many objects a list brings at a time, and poolPage how many
+	// pools: the status of each may be a megabyte.
+	page     = 500
+	poolPage = 50
 )
 
 // records is what is written in the API server about who has which address.
@@ -142,6 +144,24 @@ func inUse(is *v2beta1.SpiderIPPool, users map[netip.Addr]string) field.ErrorLis
 	return field.ErrorList{field.Forbidden(at, fmt.Sprintf(
 		"pool %q would lose addresses in use: %s: keep them, or delete these pods (scale their StatefulSets down) first; spec.disable stops the pool from giving out more",
 		is.Name, few(named)))}
+}
+
+// pools returns all pools, without their status.
+func (r records) pools(ctx context.Context) ([]v2beta1.SpiderIPPool, error) {
+	var pools []v2beta1.SpiderIPPool
+	for next := ""; ; {
+		list, err := r.kinds.IPPools().List(ctx, metav1.ListOptions{Limit: poolPage, Continue: next})
+		if err != nil {
+			return nil, fmt.Errorf("list pools: %w", err)
+		}
+		for _, p := range list.Items {
+			p.Status = v2beta1.IPPoolStatus{}
+			pools = append(pools, p)
+		}
+		if next = list.Continue; next == "" {
+			return pools, nil
+		}
+	}
 }
 
 // blocks returns the blocks that dropped shares addresses with.
