@@ -75,6 +75,7 @@ func TestAPIServer(t *testing.T) {
 		{"RefusedWithFieldOtherObjectAndRemedy", s.refused},
 		{"OverlapIsFoundAmongManyPools", s.many},
 		{"AddressInUseStaysInItsPool", s.inUse},
+		{"UsersOfAPoolAreThoseOfPinsAndEndpoints", s.users},
 		{"LossOfAHugePoolCostsWhatIsInUse", s.huge},
 		{"PoolThatBreaksARuleCanBeRepairedAndDeleted", s.repair},
 		{"PoolOnItsWayOutKeepsItsSpec", s.terminating},
@@ -342,6 +343,25 @@ func (s *server) inUse(t *testing.T, _ *server) {
 		`spec.excludeIPs: Forbidden`, `10.4.0.1 (pod default/db-0), 10.4.0.2 (pod default/web)`)
 	s.refuses(t, "SpiderIPPool", "used", `{subnet: 10.4.0.0/16, ips: []}`, `10.4.0.1 (pod default/db-0), 10.4.0.2 (pod default/web)`)
 	s.taken(t, "SpiderIPPool", "used", `{subnet: 10.4.0.0/16, ips: [10.4.0.1-10.4.0.2, 10.4.0.5-10.4.0.15]}`)
+}
+
+// users asks for those that keep a deleted pool.
+func (s *server) users(t *testing.T, _ *server) {
+	pinned, elsewhere, plain := netip.MustParseAddr("10.10.0.1"), netip.MustParseAddr("10.10.0.2"), netip.MustParseAddr("10.10.0.99")
+	pin := func(addr netip.Addr, pod string) lease.Pin {
+		return lease.Pin{Addr: addr, Identity: lease.Identity{Namespace: "default", Pod: pod, Interface: "eth0"}}
+	}
+	s.lease(t, "10.10.0.0", 0b110, pin(pinned, "pinned-0"), pin(elsewhere, "elsewhere-0"))
+	s.endpoint(t, "elsewhere-0", s.node.Name, "other", elsewhere.String())
+	s.endpoint(t, "plain", s.node.Name, "deleted", plain.String())
+	pool := &v2beta1.SpiderIPPool{ObjectMeta: metav1.ObjectMeta{Name: "deleted"}, Spec: v2beta1.IPPoolSpec{Subnet: "10.10.0.0/16", IPs: []string{"10.10.0.1-10.10.0.2"}}}
+	other := v2beta1.SpiderIPPool{ObjectMeta: metav1.ObjectMeta{Name: "other"}, Spec: v2beta1.IPPoolSpec{Subnet: "10.10.0.0/16", IPs: []string{"10.10.0.2"}}}
+	got := must[map[netip.Addr]string](t)(admission.Users(t.Context(), s.kinds, pool, []v2beta1.SpiderIPPool{other}))
+	// plain is none of its addresses any more, and a pod has it from there.
+	want := map[netip.Addr]string{pinned: "default/pinned-0", plain: "default/plain"}
+	if diff := cmp.Diff(fmt.Sprint(want), fmt.Sprint(got)); diff != "" {
+		t.Error(diff)
+	}
 }
 
 func (s *server) huge(t *testing.T, _ *server) {

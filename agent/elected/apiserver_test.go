@@ -144,7 +144,6 @@ func TestAPIServer(t *testing.T) {
 		{"PoolStatusFollowsEndpointsAndPins", poolStatus},
 		{"PoolIsScarceWhileEverythingIsLeased", scarcePool},
 		{"DeletedPoolGoesWhenItsLastAddressIsBack", deletedPool},
-		{"UsersOfAPoolAreReadAnew", poolUsers},
 		{"PoolThatSlippedThroughSaysWhatItBreaks", conflictingPools},
 		{"WebhookIsServedWithACertificateThatIsTrusted", webhookCertificate},
 		{"LeaseOfANodeThatIsGoneEndsAfterTheHoldDown", goneNode},

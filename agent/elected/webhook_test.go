@@ -253,22 +253,3 @@ func (s *server) trusted(t *testing.T, address string, c *admission.Certificate)
 	}
 	return ""
 }
-
-// poolUsers asks the quorum reads themselves, which a pool's last look before
-// it goes is made of.
-func poolUsers(t *testing.T, s *server) {
-	pool := &v2beta1.SpiderIPPool{ObjectMeta: metav1.ObjectMeta{Name: "asked"}, Spec: v2beta1.IPPoolSpec{Subnet: "10.14.0.0/16", IPs: []string{"10.14.0.0-10.14.255.255"}}}
-	pinned, plain := netip.MustParseAddr("10.14.7.1"), netip.MustParseAddr("10.14.9.9")
-	ask := func() map[netip.Addr]string {
-		return must[map[netip.Addr]string](t)(admission.Users(t.Context(), s.kinds, pool, nil))
-	}
-	if users := ask(); len(users) != 0 {
-		t.Errorf("%v use a pool that nobody uses", users)
-	}
-	s.statefulSet(t, "asked", 1)
-	s.place(t, "asked-0", "u", "asked", pinned)
-	s.endpointOf(t, "asked", "asked", plain)
-	if diff := cmp.Diff(fmt.Sprint(map[netip.Addr]string{pinned: "default/asked-0", plain: "default/asked"}), fmt.Sprint(ask())); diff != "" {
-		t.Error(diff)
-	}
-}
