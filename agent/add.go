@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"net/netip"
+	"slices"
 	"time"
 
 	"github.com/cenkalti/backoff/v4"
@@ -72,10 +73,14 @@ func (a *Agent) assign(ctx context.Context, q *cni.AddRequest) ([]lease.Entry, e
 		return nil, err // it says nothing of pools, and will pass
 	}
 	if err == nil {
-		r.Families, err = a.pools.families(chosen)
+		r.Families, err = a.families(r.Owner, chosen)
 	}
 	if err == nil {
-		return a.acquire(ctx, r)
+		entries, err := a.acquire(ctx, r)
+		if err == nil {
+			a.warnOfRoutes(ctx, pod, r.Owner, chosen)
+		}
+		return entries, withReasons(err, chosen)
 	}
 	if r.Sticky && !r.OnlyFrom {
 		entries, none := a.lessee.Resume(ctx, r)
@@ -84,6 +89,32 @@ func (a *Agent) assign(ctx context.Context, q *cni.AddRequest) ([]lease.Entry, e
 		}
 	}
 	return nil, err
+}
+
+// families returns the pools that were selected, with those of the pod's
+// routes that are left for the interface.
+func (a *Agent) families(owner lease.Owner, chosen selection.Selection) ([][]lease.Pool, error) {
+	left, err := a.notTaken(owner, chosen.Routes)
+	if err != nil {
+		return nil, err
+	}
+	chosen.Routes = left
+	return a.pools.families(chosen)
+}
+
+// withReasons adds to the error of pools that are used out why the others
+// that were named did not come into question, and what to do.
+func withReasons(err error, chosen selection.Selection) error {
+	var exhausted *lease.ExhaustedError
+	if !errors.As(err, &exhausted) {
+		return err
+	}
+	others := ""
+	for _, r := range chosen.Refused {
+		others += "; pool " + r.Pool + " " + r.Reason
+	}
+	return fmt.Errorf("%w%s; all are named by %s: add addresses to spec.ips of a pool, name another pool, or wait until a pod gives one back",
+		err, others, chosen.From)
 }
 
 // acquire waits a few seconds for an address to come free, because the
@@ -170,15 +201,20 @@ func addResult(entries []lease.Entry) (*cni.AddResult, error) {
 // default route unless the network asks for none.
 func routes(d cluster.Detail) []cni.Route {
 	var routes []cni.Route
+	add := func(r cni.Route) {
+		if !slices.Contains(routes, r) { // the kernel takes a route only once
+			routes = append(routes, r)
+		}
+	}
 	for _, r := range d.Routes {
-		routes = append(routes, cni.Route{Destination: r.Destination, Gateway: r.Gateway})
+		add(cni.Route{Destination: r.Destination, Gateway: r.Gateway})
 	}
 	if d.Gateway.IsValid() && !d.CleanGateway {
 		everything := netip.PrefixFrom(netip.IPv4Unspecified(), 0)
 		if d.Gateway.Is6() {
 			everything = netip.PrefixFrom(netip.IPv6Unspecified(), 0)
 		}
-		routes = append(routes, cni.Route{Destination: everything, Gateway: d.Gateway})
+		add(cni.Route{Destination: everything, Gateway: d.Gateway})
 	}
 	return routes
 }

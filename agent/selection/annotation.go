@@ -152,6 +152,13 @@ func (in *Input) place() (int, bool) {
 	return n, ok && err == nil && n > 0
 }
 
+// last reports whether no interface comes after this one.
+func (in *Input) last() bool {
+	n, ok := in.place()
+	networks, err := in.furtherNetworks()
+	return ok && err == nil && n >= len(networks)
+}
+
 // namespaceAnnotations returns what the namespace names.
 func (in *Input) namespaceAnnotations() (names, error) {
 	said := names{from: "annotation " + NamespaceIPv4Annotation + " or " + NamespaceIPv6Annotation + " of namespace " + in.Pod.Namespace}

@@ -70,9 +70,11 @@ type Selection struct {
 	IPv4, IPv6 []*v2beta1.SpiderIPPool
 	// CleanGateway is set if the pod wants no default route here.
 	CleanGateway bool
-	// Routes are all that the pod asks for. Each belongs to the interface
-	// whose subnet has its gateway.
+	// Routes are all that the pod asks for. Each belongs to the first
+	// interface whose subnet has its gateway.
 	Routes []Route
+	// Last is set if the pod names no network after this interface's.
+	Last bool
 	// From tells who named the pools, such as "annotation
 	// ipam.spidernet.io/ippool of the pod".
 	From string
@@ -92,7 +94,7 @@ func Select(in Input) (Selection, error) {
 	if err != nil {
 		return Selection{}, err
 	}
-	s := Selection{CleanGateway: named.cleanGateway, Routes: routes, From: named.from}
+	s := Selection{CleanGateway: named.cleanGateway, Routes: routes, From: named.from, Last: in.last()}
 	if s.IPv4, err = in.choose(&s, 4, named.ipv4); err != nil {
 		return Selection{}, err
 	}
