@@ -80,7 +80,8 @@
 //	                             who fences: end it, when the node is gone, but for what pods hold
 //	pin                          the lessee: make it, unmark it, withdraw one no endpoint names
 //	                             the node of the identity's pod: unmark it in taking over
-//	                             the collector: mark, then remove or unmark, when no pod is left
+//	                             the collector: mark, then remove or unmark, when no pod is left,
+//	                             or the address is nobody's lease and no endpoint names it
 //	endpoint of an identity      the node of its pod: create it, add addresses to it
 //	                             the lessee: create one anew that is missing, for a pin it retains
 //	                             the collector: delete it, when its pins and its pod are gone

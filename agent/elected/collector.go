@@ -73,13 +73,13 @@ func (c *Collector) Block(ctx context.Context, name string, suspect func(lease.P
 	if len(pins) == 0 {
 		return Collected{}, nil
 	}
-	judged, unknown := c.look(ctx, pins)
+	judged, unknown := c.look(ctx, &b, pins)
 	fresh, err := c.mark(ctx, &b, pins, judged)
 	if err != nil {
 		return Collected{}, errors.Join(err, unknown)
 	}
 	if fresh {
-		again, err := c.look(ctx, marked(&b, pins))
+		again, err := c.look(ctx, &b, marked(&b, pins))
 		maps.Copy(judged, again)
 		unknown = errors.Join(unknown, err)
 	}
@@ -152,9 +152,9 @@ func (c *Collector) settle(ctx context.Context, b *lease.Block, pins []lease.Pin
 	return done, nil
 }
 
-// look judges pins by quorum reads, one look per pod. An error leaves its
+// look judges pins of b by quorum reads, one look per pod. An error leaves its
 // pod's pins unjudged, which is to keep them: unknown means taken.
-func (c *Collector) look(ctx context.Context, pins []lease.Pin) (map[lease.Pin]verdict, error) {
+func (c *Collector) look(ctx context.Context, b *lease.Block, pins []lease.Pin) (map[lease.Pin]verdict, error) {
 	type pod struct{ namespace, name, kind string }
 	type found struct {
 		standing
@@ -173,7 +173,8 @@ func (c *Collector) look(ctx context.Context, pins []lease.Pin) (map[lease.Pin]v
 		}
 		judged[p] = keep
 		if f.err == nil {
-			judged[p] = judge(p, f.standing)
+			_, leased := b.LesseeOf(p.Addr)
+			judged[p] = judge(p, leased, f.standing)
 		}
 	}
 	return judged, errors.Join(errs...)

@@ -105,16 +105,20 @@ func (s *standing) elsewhere(ifname string, addr netip.Addr) bool {
 	return false
 }
 
-// judge decides on a pin. A pod that exists keeps what is pinned for it, also
-// when its endpoint does not name the address: a pod that is placed for the
-// first time pins before it writes the endpoint. Only when the endpoint gives
-// this pod another address instead, as after a change of pools, is the pin
-// garbage. Without a pod, a pin that nobody points to is garbage too, because
-// no later pod on another node would follow it.
-func judge(pin lease.Pin, s standing) verdict {
+// judge decides on a pin of an address that some node leases, or none. A pod
+// that exists keeps what is pinned for it, also when its endpoint does not name
+// the address: a pod that is placed for the first time pins before it writes the
+// endpoint. Only when the endpoint gives this pod another address instead, as
+// after a change of pools, is the pin garbage. Without a pod, a pin that nobody
+// points to is garbage too, because no later pod on another node would follow
+// it; and so it is without a lease, because only a node that leases the address
+// can be placing it, and who fenced the node looked for pods that have it.
+func judge(pin lease.Pin, leased bool, s standing) verdict {
 	id := pin.Identity
 	switch {
 	case s.wanted && s.elsewhere(id.Interface, pin.Addr):
+		return release
+	case s.wanted && !leased && !s.names(id.Interface, pin.Addr):
 		return release
 	case s.exists && s.wanted:
 		return keep

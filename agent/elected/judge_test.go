@@ -85,7 +85,25 @@ func TestJudgement(t *testing.T) {
 		{"the pointer names another address", standing{wanted: true, pointer: pointer("eth0", other)}, release},
 		{"the pointer names another interface", standing{wanted: true, pointer: pointer("net1", addr)}, release},
 	} {
-		if got := judge(pin, test.standing); got != test.want {
+		if got := judge(pin, true, test.standing); got != test.want {
+			t.Errorf("%s: verdict %d, want %d", test.claim, got, test.want)
+		}
+	}
+}
+
+func TestPinOfNobodysLeaseIsKeptForWhoPointsToItOnly(t *testing.T) {
+	pin := lease.Pin{Addr: netip.MustParseAddr("10.6.168.101"), Identity: lease.Identity{Namespace: "default", Pod: "web-0", Interface: "eth0"}}
+	pointer := &lease.Endpoint{Addresses: []lease.EndpointAddress{{Interface: "eth0", Addr: pin.Addr}}}
+	for _, test := range []struct {
+		claim string
+		standing
+		want verdict
+	}{
+		{"the node that placed it is gone", standing{exists: true, podUID: "new", wanted: true}, release},
+		{"the pod's endpoint names it", standing{exists: true, podUID: "new", wanted: true, pointer: pointer}, keep},
+		{"the pod is still there and not wanted", standing{exists: true, podUID: "new"}, wait},
+	} {
+		if got := judge(pin, false, test.standing); got != test.want {
 			t.Errorf("%s: verdict %d, want %d", test.claim, got, test.want)
 		}
 	}
