@@ -28,16 +28,21 @@ import (
 // What is left for a search are addresses whose DEL has come before a late
 // ADD, those of unknown sandboxes, and pods deleted by force. The object of
 // the latter goes at once, and the kubelet, which then ends the containers
-// within their grace period, may still be at it. Hence the wait.
+// within their grace period, may still be at it. Hence the wait. And it may not
+// be there at all: a node whose kubelet does not answer runs what it ran. So
+// the Node has to be ready after a wait that is longer than it takes to tell
+// that it is not.
 const (
 	// leakPeriod is how often the journal is compared with the node's pods,
 	// and leakAge how old an entry without pod must be to be looked up.
-	leakPeriod = 30 * time.Second
+	leakPeriod = 10 * time.Second
 	leakAge    = 30 * time.Second
 	// usualGrace is the grace period of a pod that says nothing of it (the
-	// API's default), and tearDown how long a kubelet gets beyond it.
+	// API's default), and tearDown how long a kubelet gets beyond it: more than
+	// the 50 seconds after which a silent one's Node is not ready any more
+	// (--node-monitor-grace-period of kube-controller-manager).
 	usualGrace = 30 * time.Second
-	tearDown   = 30 * time.Second
+	tearDown   = time.Minute
 )
 
 // leaks remembers when what pods left behind may be given back.
@@ -47,24 +52,39 @@ type leaks struct {
 	delay time.Duration
 
 	mu sync.Mutex
-	// due is by pod UID, for pods that are gone or finished.
-	due map[string]time.Time
+	// left is by pod UID, of pods that are gone or finished.
+	left map[string]remains
+}
+
+// remains is what is known of what a pod has left.
+type remains struct {
+	// due is when it may be given back, after a wait.
+	due  time.Time
+	wait time.Duration
+	// ended is set when the pod had ended by what its kubelet said.
+	ended bool
 }
 
 func newLeaks(now func() time.Time, delay time.Duration) *leaks {
-	return &leaks{now: now, delay: delay, due: map[string]time.Time{}}
+	return &leaks{now: now, delay: delay, left: map[string]remains{}}
 }
 
 // gone notes the end of a pod's object. One that was finished by then was
 // removed by its kubelet, or could have been.
 func (l *leaks) gone(pod *corev1.Pod) {
-	due := l.now().Add(l.delay)
-	if !cluster.Finished(pod) {
-		due = due.Add(grace(pod) + tearDown)
+	r := remains{wait: l.delay, ended: cluster.Finished(pod)}
+	if !r.ended {
+		r.wait += grace(pod) + tearDown
 	}
+	l.begin(uidOf(pod), r)
+}
+
+// begin has the wait begin now.
+func (l *leaks) begin(uid string, r remains) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	l.due[uidOf(pod)] = due
+	r.due = l.now().Add(r.wait)
+	l.left[uid] = r
 }
 
 // grace is how long the pod's containers may take to end.
@@ -75,30 +95,33 @@ func grace(pod *corev1.Pod) time.Duration {
 	return usualGrace
 }
 
-// isDue reports whether what the pod has left may be given back, and notes it
-// as left from now on if that was not known: of what went before this agent
-// began, nothing tells for how long it has been gone.
-func (l *leaks) isDue(uid string, wait time.Duration) bool {
+// look returns what is known of what the pod has left, and whether it may be
+// given back. What was not known is left from now on: of what went before this
+// agent began, nothing tells for how long it has been gone.
+func (l *leaks) look(uid string, wait time.Duration) (r remains, due bool) {
 	l.mu.Lock()
-	defer l.mu.Unlock()
-	if _, known := l.due[uid]; !known {
-		l.due[uid] = l.now().Add(wait + l.delay)
+	r, known := l.left[uid]
+	l.mu.Unlock()
+	if !known {
+		r = remains{wait: wait + l.delay}
+		l.begin(uid, r)
+		return r, r.wait <= 0
 	}
-	return !l.now().Before(l.due[uid])
+	return r, !l.now().Before(r.due)
 }
 
 // forget drops what is known of a pod that turns out to be there.
 func (l *leaks) forget(uid string) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	delete(l.due, uid)
+	delete(l.left, uid)
 }
 
 // only drops what is known of other pods than those that left something.
 func (l *leaks) only(left map[string]bool) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	maps.DeleteFunc(l.due, func(uid string, _ time.Time) bool { return !left[uid] })
+	maps.DeleteFunc(l.left, func(uid string, _ remains) bool { return !left[uid] })
 }
 
 // findLeaks gives back what the journal has for pods that are no more, such
@@ -120,12 +143,10 @@ func (a *Agent) findLeaks(ctx context.Context) error {
 			continue
 		}
 		looked[uid] = true
-		pod := live[uid]
-		switch {
-		case pod == nil && a.leaks.isDue(uid, usualGrace+tearDown):
+		if pod := live[uid]; pod == nil {
 			errs = append(errs, a.releaseLeaked(ctx, uid, e))
-		case pod != nil && a.isZombie(pod) && a.leaks.isDue(uid, grace(pod)):
-			errs = append(errs, a.releaseZombie(ctx, uid, e))
+		} else if a.isZombie(pod) {
+			errs = append(errs, a.releaseZombie(ctx, uid, e, grace(pod)))
 		}
 	}
 	a.leaks.only(left)
@@ -133,6 +154,10 @@ func (a *Agent) findLeaks(ctx context.Context) error {
 }
 
 func (a *Agent) releaseLeaked(ctx context.Context, uid string, e lease.Entry) error {
+	r, due := a.leaks.look(uid, usualGrace+tearDown)
+	if !due {
+		return nil
+	}
 	pod, err := a.lookUp(ctx, e)
 	switch {
 	case err != nil:
@@ -140,6 +165,12 @@ func (a *Agent) releaseLeaked(ctx context.Context, uid string, e lease.Entry) er
 	case pod != nil && uidOf(pod) == uid && pod.Spec.NodeName == a.node.Name:
 		a.leaks.forget(uid)
 		return nil
+	}
+	if !r.ended {
+		if answers, err := a.kubeletAnswers(ctx); err != nil || !answers {
+			a.leaks.begin(uid, r) // until it has answered for as long
+			return err
+		}
 	}
 	return a.giveBack(uid)
 }
@@ -150,7 +181,10 @@ func (a *Agent) isZombie(pod *corev1.Pod) bool {
 	return a.config.GC.ZombieOnReadyNode && cluster.Finished(pod)
 }
 
-func (a *Agent) releaseZombie(ctx context.Context, uid string, e lease.Entry) error {
+func (a *Agent) releaseZombie(ctx context.Context, uid string, e lease.Entry, wait time.Duration) error {
+	if _, due := a.leaks.look(uid, wait); !due {
+		return nil
+	}
 	pod, err := a.lookUp(ctx, e)
 	if err != nil || pod == nil || uidOf(pod) != uid || !cluster.Finished(pod) {
 		return err // what is gone is for the next round

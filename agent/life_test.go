@@ -515,11 +515,30 @@ func earlierNodesPod(t *testing.T, s *realServer) {
 func forceDeleted(t *testing.T, s *realServer) {
 	s.node(t, "forced")
 	l := s.begin(t, "forced", leasetest.NewDisk(nil))
+	ready := func(is corev1.ConditionStatus) {
+		t.Helper()
+		node, err := s.kube.CoreV1().Nodes().Get(t.Context(), "forced", metav1.GetOptions{})
+		if err == nil {
+			node.Status.Conditions = []corev1.NodeCondition{{Type: corev1.NodeReady, Status: is}}
+			_, err = s.kube.CoreV1().Nodes().UpdateStatus(t.Context(), node, metav1.UpdateOptions{})
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
+	}
 	for name, want := range map[string]lease.State{"forced-plain": lease.Cooling, "forced-0": lease.Retained} {
 		pod := l.bear(t, name, want == lease.Retained)
 		addr := l.give(t, pod, "10.27.0.1-10.27.0.9")
 		l.clock.at = l.clock.at.Add(time.Hour)
 		l.vanish(t, name)
+		ready(corev1.ConditionUnknown)
+		for range 3 {
+			l.clock.at = l.clock.at.Add(time.Hour)
+			if err := l.findLeaks(t.Context()); err != nil || l.state(addr) != lease.Assigned {
+				t.Errorf("%s: %s on a node whose kubelet does not answer, %v", name, l.state(addr), err)
+			}
+		}
+		ready(corev1.ConditionTrue)
 		began := l.clock.at
 		for l.state(addr) == lease.Assigned {
 			l.clock.at = l.clock.at.Add(time.Second)

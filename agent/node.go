@@ -123,6 +123,21 @@ func (a *Agent) trust(ctx context.Context, found time.Time) error {
 	return nil
 }
 
+// kubeletAnswers reports, by a quorum read, whether the node's kubelet has
+// answered lately, as far as the node's controller knows.
+func (a *Agent) kubeletAnswers(ctx context.Context) (bool, error) {
+	node, err := a.nodes.read(ctx)
+	if err != nil {
+		return false, fmt.Errorf("find out whether this node's kubelet answers: %w", err)
+	}
+	for _, c := range node.Status.Conditions {
+		if c.Type == corev1.NodeReady {
+			return c.Status == corev1.ConditionTrue, nil
+		}
+	}
+	return false, nil
+}
+
 // outOfService reports whether somebody declared the node shut down for good
 // (KEP-2268, non-graceful node shutdown).
 func outOfService(node *corev1.Node) bool {

@@ -107,7 +107,10 @@ func (h *sim) addNode(name string) *simNode {
 
 // register creates the Node object, as a kubelet does.
 func (h *sim) register(n *simNode) {
-	node := &corev1.Node{ObjectMeta: metav1.ObjectMeta{Name: n.name, CreationTimestamp: metav1.NewTime(time.Now())}}
+	node := &corev1.Node{
+		ObjectMeta: metav1.ObjectMeta{Name: n.name, CreationTimestamp: metav1.NewTime(time.Now())},
+		Status:     corev1.NodeStatus{Conditions: []corev1.NodeCondition{{Type: corev1.NodeReady, Status: corev1.ConditionTrue}}},
+	}
 	h.logf("Node %s is registered with UID %s", n.name, h.api.put("nodes", node).GetUID())
 }
 

@@ -15,8 +15,8 @@ import (
 const (
 	// accountLimit is how long it may take until every address is accounted
 	// for. The longest chain: an election, the hold-down of a node that was
-	// lost last, and twice the period in which an agent looks for leaks.
-	accountLimit = holdDown + 2*time.Minute
+	// lost last, and what a pod that vanished is given to end in.
+	accountLimit = holdDown + 3*time.Minute
 	// fillLimit is how long pods may wait for the last addresses of a pool.
 	fillLimit = 90 * time.Second
 )

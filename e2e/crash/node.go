@@ -110,7 +110,10 @@ func (n *node) connect() error {
 func (n *node) create(ctx context.Context) error {
 	nodes := n.world.api.kube.CoreV1().Nodes()
 	return n.world.api.insist(ctx, func(ctx context.Context) error {
-		_, err := nodes.Create(ctx, &corev1.Node{ObjectMeta: metav1.ObjectMeta{Name: n.name}}, metav1.CreateOptions{})
+		_, err := nodes.Create(ctx, &corev1.Node{
+			ObjectMeta: metav1.ObjectMeta{Name: n.name},
+			Status:     corev1.NodeStatus{Conditions: []corev1.NodeCondition{{Type: corev1.NodeReady, Status: corev1.ConditionTrue}}},
+		}, metav1.CreateOptions{})
 		if err != nil && !isThere(err) {
 			return err
 		}
