@@ -68,7 +68,11 @@ func TestChartCarriesTheWebhook(t *testing.T) {
 	c.run(t, "kubectl delete spiderippool gone --timeout=1m")
 	s.first.end(t) // nobody is there to put it right
 
-	c.run(t, "helm upgrade holdfast charts/holdfast --namespace kube-system --reuse-values --set spiderpoolAgent.debug.logLevel=debug")
+	// The next version of the chart changes each webhook.
+	next := filepath.Join(t.TempDir(), "next")
+	c.run(t, "cp -r charts/holdfast "+next+"; sed -i 's/timeoutSeconds: 5/timeoutSeconds: 6/' "+next+"/templates/webhook.yaml")
+	c.run(t, "helm upgrade holdfast "+next+" --namespace kube-system --reuse-values")
+	c.run(t, "kubectl get mutatingwebhookconfiguration,validatingwebhookconfiguration holdfast -o yaml | grep -c 'timeoutSeconds: 6' | grep -x 5")
 	if problem := s.stored(t, &kept); problem != "" || !kept.Equal(made) {
 		t.Errorf("after an upgrade: %s", problem)
 	}
