@@ -74,7 +74,7 @@ func prepare(ctx context.Context) error {
 	if _, err := c.Kubectl(ctx, "", "uncordon", "--selector", "kubernetes.io/os=linux"); err != nil {
 		return err
 	}
-	for _, kind := range []string{"namespaces", "spiderippools"} {
+	for _, kind := range []string{"namespaces", "spiderippools", "spiderreservedips"} {
 		// Before the first installation there is no such kind.
 		_, _ = c.Kubectl(ctx, "", "delete", kind, "--selector", scenarioLabel, "--timeout", "2m")
 	}

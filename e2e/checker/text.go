@@ -2,6 +2,7 @@ package checker
 
 import (
 	"fmt"
+	"math"
 	"math/big"
 	"net/netip"
 	"strings"
@@ -53,13 +54,16 @@ func addresses(ranges []string) ([]netip.Addr, error) {
 	return all, nil
 }
 
-// size returns the number of addresses in the set, which must be less than
-// 2^63.
+// size returns the number of addresses in the set, and the largest int64 for
+// more than that, which is what a status counts then.
 func size(set *netipx.IPSet) int64 {
 	total := new(big.Int)
 	for _, r := range set.Ranges() {
 		from, to := new(big.Int).SetBytes(r.From().AsSlice()), new(big.Int).SetBytes(r.To().AsSlice())
 		total.Add(total, to.Sub(to, from).Add(to, big.NewInt(1)))
+	}
+	if !total.IsInt64() {
+		return math.MaxInt64
 	}
 	return total.Int64()
 }
