@@ -128,9 +128,12 @@ func (l *Lessee) place(ctx context.Context, r *Request, got []Entry, missing [][
 // one read of its block; otherwise the endpoint tells.
 func (l *Lessee) find(ctx context.Context, r *Request, missing [][]Pool) (found []Entry, left [][]Pool, err error) {
 	for _, pools := range missing {
-		e, ok, err := l.findHere(ctx, r, pools)
+		e, ok, err := l.findHere(ctx, r, pools, told)
 		if err == nil && !ok {
 			e, ok, err = l.findByEndpoint(ctx, r, pools)
+		}
+		if err == nil && !ok {
+			e, ok, err = l.findHere(ctx, r, pools, untold)
 		}
 		if err != nil {
 			return found, nil, err
@@ -167,8 +170,8 @@ func (l *Lessee) wanted(r *Request, pools []Pool, addr netip.Addr) bool {
 // the identity. One confirming read decides whether it is still the
 // identity's. Where that earlier pod has not given it back, another one tells
 // which of the two pods is the later one.
-func (l *Lessee) findHere(ctx context.Context, r *Request, pools []Pool) (Entry, bool, error) {
-	e, ok := l.retained(r.identity(), pools)
+func (l *Lessee) findHere(ctx context.Context, r *Request, pools []Pool, of func(e *Entry, pools []Pool) bool) (Entry, bool, error) {
+	e, ok := l.retained(r.identity(), pools, of)
 	if !ok {
 		return Entry{}, false, nil
 	}
@@ -183,17 +186,40 @@ func (l *Lessee) findHere(ctx context.Context, r *Request, pools []Pool) (Entry,
 		l.idle([]Entry{e})
 		return Entry{}, false, err
 	}
+	if pool, known := poolOf(pools, e.Addr); known && e.Detail == nil {
+		e.Detail = pool.Detail(e.Addr)
+	}
 	return e, true, nil
 }
 
+// told accepts addresses that the journal has whole.
+func told(e *Entry, _ []Pool) bool { return e.Detail != nil }
+
+// untold accepts addresses of which the journal, being lost once, has the pin
+// alone, and whose pool is asked for. That is for an endpoint that somebody
+// deleted: where there is one, it tells.
+func untold(e *Entry, pools []Pool) bool {
+	_, known := poolOf(pools, e.Addr)
+	return e.Detail == nil && known
+}
+
+// poolOf returns the first pool that has the address and can tell of it.
+func poolOf(pools []Pool, addr netip.Addr) (Pool, bool) {
+	for _, p := range pools {
+		if p.Detail != nil && p.Ranges.Contains(addr) {
+			return p, true
+		}
+	}
+	return Pool{}, false
+}
+
 // retained returns an identity's address by the journal, marked busy.
-func (l *Lessee) retained(id Identity, pools []Pool) (Entry, bool) {
+func (l *Lessee) retained(id Identity, pools []Pool, of func(e *Entry, pools []Pool) bool) (Entry, bool) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	var newest Entry
 	for _, e := range l.entries {
-		// One without detail is told by the endpoint, or not at all.
-		if e.Sticky && e.Identity() == id && familyIs(pools, e.Addr) && !l.busy[e.Addr] && e.Detail != nil &&
+		if e.Sticky && e.Identity() == id && familyIs(pools, e.Addr) && !l.busy[e.Addr] && of(&e, pools) &&
 			(e.State == Retained || e.State == Assigned) && !e.Since.Before(newest.Since) {
 			newest = e
 		}
