@@ -7,7 +7,6 @@ import (
 	"net/netip"
 	"os"
 	"runtime"
-	"slices"
 	"strconv"
 	"strings"
 	"sync/atomic"
@@ -78,11 +77,10 @@ func play(t *testing.T, seed uint64) (log []string) {
 
 // sim is one random history.
 type sim struct {
+	*wires
 	t        *testing.T
 	seed     uint64
 	random   *rand.Rand
-	director *director
-	cluster  *leasetest.Cluster
 	nodes    []*simNode
 	gc       *process
 	pools    []lease.Pool
@@ -94,7 +92,6 @@ type sim struct {
 	home map[string]netip.Addr
 	// aside is what a node has set aside.
 	aside map[netip.Addr]simAside
-	ops   []*operation
 	// opsBegun and sandboxes count.
 	opsBegun, sandboxes int
 	dels                []simDel
@@ -138,26 +135,25 @@ type simDel struct {
 	sandbox lease.Sandbox
 }
 
-// operation is a call of a lessee or the collector that is under way.
+// operation is a call of a lessee or the collector.
 type operation struct {
+	*leasetest.Operation
 	n       int
 	name    string
 	process *process
 	cancel  context.CancelFunc
-	// end is set, under the director's lock, when the call has returned.
-	end  func()
-	done bool // end has begun
 }
 
 func newSim(t *testing.T, seed uint64) *sim {
 	h := &sim{
-		t: t, seed: seed, random: rand.New(rand.NewPCG(seed, 1)), director: &director{},
+		wires: &wires{}, t: t, seed: seed, random: rand.New(rand.NewPCG(seed, 1)),
 		gc: &process{name: "gc"}, pods: map[string]*simPod{}, home: map[string]netip.Addr{}, aside: map[netip.Addr]simAside{},
 	}
 	h.cluster = leasetest.NewCluster(func(leasetest.Call) leasetest.Fault {
-		h.director.mu.Lock()
-		defer h.director.mu.Unlock()
-		return h.director.next
+		if f := h.next.Load(); f != nil {
+			return *f
+		}
+		return leasetest.Fault{}
 	})
 	plenty := []int{0, 0, 3}[h.random.IntN(3)]
 	h.pools = []lease.Pool{
@@ -170,7 +166,7 @@ func newSim(t *testing.T, seed uint64) *sim {
 		n := &simNode{id: lease.Node{Name: name, UID: "uid-of-" + name}, busy: map[string]bool{}}
 		n.disk = leasetest.NewDisk(func(w leasetest.DiskWrite) leasetest.DiskFault {
 			p := n.running.Load()
-			return h.director.wait(fmt.Sprintf("%s disk %d", p.name, w.N), p, true).disk
+			return h.director.Wait(fmt.Sprintf("%s disk %d", p.name, w.N), call{who: p, disk: true}).disk
 		})
 		h.nodes = append(h.nodes, n)
 		h.boot(n)
@@ -197,7 +193,7 @@ func (h *sim) boot(n *simNode) {
 	n.process = &process{name: fmt.Sprintf("%s%d", n.id.Name, n.boots)}
 	n.running.Store(n.process)
 	l, err := lease.New(lease.Config{
-		Node: n.id, Cluster: &link{director: h.director, process: n.process, cluster: h.cluster},
+		Node: n.id, Cluster: &link{wires: h.wires, process: n.process},
 		Disk: n.disk.Open(), Now: time.Now, CoolDown: coolDown,
 	})
 	if err != nil {
@@ -228,46 +224,25 @@ func (h *sim) version() uint64 {
 // begin starts an operation; finish hears of its end in the director's turn.
 func (h *sim) begin(p *process, name string, run func(ctx context.Context) error, finish func(error)) *operation {
 	h.opsBegun++
-	ctx, cancel := context.WithCancel(context.WithValue(context.Background(), opKey{}, h.opsBegun))
-	op := &operation{n: h.opsBegun, name: name, process: p, cancel: cancel}
-	h.ops = append(h.ops, op)
-	h.logf("%s #%03d begins: %s", p.name, op.n, name)
-	go func() {
+	n := h.opsBegun
+	ctx, cancel := context.WithCancel(context.WithValue(context.Background(), opKey{}, n))
+	h.logf("%s #%03d begins: %s", p.name, n, name)
+	op := h.director.Begin(func() (end func()) {
 		err := run(ctx)
-		h.director.mu.Lock()
-		defer h.director.mu.Unlock()
-		op.end = func() {
-			h.logf("%s #%03d ends: %s: %v", p.name, op.n, name, err)
+		return func() {
+			cancel()
+			h.logf("%s #%03d ends: %s: %v", p.name, n, name, err)
 			finish(err)
 		}
-	}()
-	synctest.Wait()
-	h.reap()
-	return op
-}
-
-// reap waits until nothing moves and lets operations that have ended tell so.
-func (h *sim) reap() {
-	synctest.Wait()
-	for {
-		h.director.mu.Lock()
-		i := slices.IndexFunc(h.ops, func(op *operation) bool { return op.end != nil })
-		h.director.mu.Unlock()
-		if i < 0 {
-			return
-		}
-		op := h.ops[i]
-		h.ops = slices.Delete(h.ops, i, i+1)
-		op.cancel()
-		op.done = true
-		op.end()
-	}
+	})
+	h.director.Reap()
+	return &operation{op, n, name, p, cancel}
 }
 
 // step lets a call go on, or begins something new.
 func (h *sim) step() {
-	gates := h.director.waiting()
-	if len(gates) > 0 && (len(h.ops) >= mostOperations || h.random.IntN(4) > 0) {
+	gates := h.director.Waiting()
+	if len(gates) > 0 && (h.director.Running() >= mostOperations || h.random.IntN(4) > 0) {
 		h.pass(gates[h.random.IntN(len(gates))])
 		return
 	}
@@ -277,37 +252,36 @@ func (h *sim) step() {
 // pass lets a call go on, with a fault now and then.
 func (h *sim) pass(g *gate) {
 	v := verdict{}
-	answer := strings.HasSuffix(g.key, " answer")
 	switch draw := h.random.IntN(100); {
-	case h.calm || answer:
-	case g.disk && g.who.dead.Load():
+	case h.calm || g.Call.answer:
+	case g.Call.disk && g.Call.who.dead.Load():
 		v.disk = []leasetest.DiskFault{leasetest.CrashUnsynced, leasetest.CrashSynced}[draw%2]
-	case g.disk && draw < 4:
+	case g.Call.disk && draw < 4:
 		v.disk = []leasetest.DiskFault{leasetest.Unsynced, leasetest.SyncedFailed}[draw%2]
-	case g.disk:
-	case g.who.dead.Load():
+	case g.Call.disk:
+	case g.Call.who.dead.Load():
 		v.call.Kind = []leasetest.Kind{leasetest.Lost, leasetest.None, leasetest.Late}[draw%3]
 	case draw < 24:
 		v.call.Kind = []leasetest.Kind{
 			leasetest.Conflict, leasetest.Refused, leasetest.Lost, leasetest.AnswerLost, leasetest.Late, leasetest.Late,
 		}[draw%6]
 	}
-	if !answer {
-		h.logf("    %s, fault %d %d", g.key, v.call.Kind, v.disk)
+	if !g.Call.answer {
+		h.logf("    %s, fault %d %d", g.Key, v.call.Kind, v.disk)
 	}
-	h.director.pass(g, v)
-	h.reap()
+	h.director.Pass(g, v)
+	h.director.Reap()
 }
 
 // drain lets everything that is under way come to its end.
 func (h *sim) drain() {
 	for h.calm = true; ; {
-		if gates := h.director.waiting(); len(gates) > 0 {
+		if gates := h.director.Waiting(); len(gates) > 0 {
 			h.pass(gates[0])
 			continue
 		}
-		h.reap()
-		if len(h.ops) == 0 {
+		h.director.Reap()
+		if h.director.Running() == 0 {
 			return
 		}
 		time.Sleep(time.Second) // synctest's time: somebody waits for a timer

@@ -56,7 +56,7 @@ func (h *sim) sleep() {
 	d := []time.Duration{time.Millisecond, 20 * time.Millisecond, time.Second, coolDown, 2 * time.Minute}[h.random.IntN(5)]
 	h.logf("%s pass", d)
 	time.Sleep(d) // synctest's time
-	h.reap()
+	h.director.Reap()
 }
 
 // names are the names of the pods, in order.
@@ -193,7 +193,7 @@ func (h *sim) add(p *simPod) {
 		}
 		h.checkAnswer(n, p, got, container)
 	})
-	if mine = op; !op.done {
+	if mine = op; !op.Ended() {
 		p.adding = op
 	}
 }
@@ -224,7 +224,7 @@ func (h *sim) giveUp() {
 	container := strings.Fields(op.name)[1]
 	h.dels = append(h.dels, simDel{p.node, lease.Sandbox{Owner: p.owner(), Container: container}})
 	op.cancel()
-	h.reap()
+	h.director.Reap()
 }
 
 // addAgain repeats the ADD of a sandbox that runs: it gets the same answer.
@@ -255,7 +255,7 @@ func (h *sim) addAgain() {
 			h.fatalf("sandbox %s had %v and is told %v", s.container, s.addrs, addrs)
 		}
 	})
-	if mine = op; !op.done {
+	if mine = op; !op.Ended() {
 		p.adding = op
 	}
 }
@@ -402,8 +402,8 @@ func (h *sim) crash(n *simNode) {
 func (h *sim) stop(n *simNode) {
 	dead := n.process
 	dead.dead.Store(true)
-	for _, g := range h.director.waiting() {
-		if g.who == dead {
+	for _, g := range h.director.Waiting() {
+		if g.Call.who == dead {
 			h.pass(g)
 		}
 	}
@@ -445,7 +445,7 @@ func (h *sim) replace(n *simNode) {
 
 // fence ends the leases of nodes that are gone.
 func (h *sim) fence() {
-	c := &link{director: h.director, process: h.gc, cluster: h.cluster}
+	c := &link{wires: h.wires, process: h.gc}
 	for _, b := range h.cluster.Blocks() {
 		for _, lease := range b.Leases {
 			if slices.ContainsFunc(h.nodes, func(n *simNode) bool { return n.id == lease.Node }) {
@@ -469,7 +469,7 @@ func (h *sim) fence() {
 // collect is the collector's round over everything. Two may run at once, as
 // when an agent has not noticed that another was elected.
 func (h *sim) collect() {
-	c := &collector{Cluster: &link{director: h.director, process: h.gc, cluster: h.cluster}}
+	c := &collector{Cluster: &link{wires: h.wires, process: h.gc}}
 	c.wants = func(ctx context.Context, pod string) (bool, error) {
 		return through(ctx, c.Cluster.(*link), "StatefulSet of "+pod, func(context.Context) (bool, error) {
 			return h.wanted(pod), nil

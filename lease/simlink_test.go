@@ -1,14 +1,10 @@
 package lease_test
 
 import (
-	"cmp"
 	"context"
 	"errors"
 	"fmt"
-	"slices"
-	"sync"
 	"sync/atomic"
-	"testing/synctest"
 
 	"github.com/holdfast-ipam/holdfast/lease"
 	"github.com/holdfast-ipam/holdfast/lease/leasetest"
@@ -23,50 +19,19 @@ type verdict struct {
 	disk leasetest.DiskFault
 }
 
-// gate is a call that waits for the director.
-type gate struct {
-	key  string
+// call is what a call is of.
+type call struct {
 	who  *process
 	disk bool
-	open chan verdict
+	// answer is set when it is the answer that waits.
+	answer bool
 }
 
-// director lets one call at a time go on, so that a run is the sequence of
-// its choices. Every call of the cluster waits twice, before it takes effect
-// and before its answer is heard, and every write of a disk once.
-type director struct {
-	mu    sync.Mutex
-	gates []*gate
-	next  leasetest.Fault
-}
+// director has every call of the cluster wait twice, before it takes effect and
+// before its answer is heard, and every write of a disk once.
+type director = leasetest.Director[call, verdict]
 
-// wait stands at a gate until the director opens it.
-func (d *director) wait(key string, who *process, disk bool) verdict {
-	g := &gate{key: key, who: who, disk: disk, open: make(chan verdict)}
-	d.mu.Lock()
-	d.gates = append(d.gates, g)
-	d.mu.Unlock()
-	return <-g.open
-}
-
-// waiting returns the gates at which calls wait, once nothing else moves, in
-// an order that depends on the run alone.
-func (d *director) waiting() []*gate {
-	synctest.Wait()
-	d.mu.Lock()
-	defer d.mu.Unlock()
-	slices.SortStableFunc(d.gates, func(x, y *gate) int { return cmp.Compare(x.key, y.key) })
-	return slices.Clone(d.gates)
-}
-
-// pass opens a gate and waits until nothing moves any more.
-func (d *director) pass(g *gate, v verdict) {
-	d.mu.Lock()
-	d.gates = slices.DeleteFunc(d.gates, func(o *gate) bool { return o == g })
-	d.mu.Unlock()
-	g.open <- v
-	synctest.Wait()
-}
+type gate = leasetest.Gate[call, verdict]
 
 // process is something that may crash.
 type process struct {
@@ -79,14 +44,21 @@ type opKey struct{}
 
 // link is a process's way to the cluster, by way of the director.
 type link struct {
-	director *director
-	process  *process
+	*wires
+	process *process
+}
+
+// wires are what all links share.
+type wires struct {
+	director director
 	cluster  *leasetest.Cluster
+	// next is what becomes of the next call of the cluster.
+	next atomic.Pointer[leasetest.Fault]
 }
 
 var _ lease.Cluster = (*link)(nil)
 
-func through[T any](ctx context.Context, l *link, what string, call func(context.Context) (T, error)) (T, error) {
+func through[T any](ctx context.Context, l *link, what string, do func(context.Context) (T, error)) (T, error) {
 	var none T
 	if l.process.dead.Load() {
 		return none, errDead
@@ -95,13 +67,11 @@ func through[T any](ctx context.Context, l *link, what string, call func(context
 		return none, err
 	}
 	key := fmt.Sprintf("%s #%03d %s", l.process.name, ctx.Value(opKey{}), what)
-	v := l.director.wait(key, l.process, false)
-	l.director.mu.Lock()
-	l.director.next = v.call
-	l.director.mu.Unlock()
+	v := l.director.Wait(key, call{who: l.process})
+	l.next.Store(&v.call)
 	// A caller that gives up does not take back what it has sent.
-	got, err := call(context.WithoutCancel(ctx))
-	l.director.wait(key+" answer", l.process, false)
+	got, err := do(context.WithoutCancel(ctx))
+	l.director.Wait(key+" answer", call{who: l.process, answer: true})
 	if l.process.dead.Load() {
 		return none, errDead
 	}
