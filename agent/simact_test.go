@@ -355,7 +355,7 @@ func (h *sim) elect() {
 		h.elected[0].process.dead.Store(true)
 		h.elected[0].process.end()
 		h.elected = h.elected[1:]
-		h.reap()
+		h.director.Reap()
 	}
 }
 

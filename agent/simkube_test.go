@@ -362,7 +362,7 @@ func (h *sim) nextInterface(p *simPod) {
 		h.report(p)
 		h.checkCost(p, mine, free)
 	})
-	if mine = op; !op.done {
+	if mine = op; !op.Ended() {
 		p.adding = op
 	}
 }
@@ -499,7 +499,7 @@ func (h *sim) abandon(p *simPod) {
 		h.logf("%s #%03d is given up", op.process.name, op.n)
 		h.count("ADD given up")
 		op.cancel()
-		h.reap()
+		h.director.Reap()
 	}
 }
 
@@ -523,7 +523,7 @@ func (h *sim) addAgain() {
 			h.fail("interface %s of %s had %v and is told %v", ifname, s.container, s.addrs[ifname], addrs)
 		}
 	})
-	if mine = op; !op.done {
+	if mine = op; !op.Ended() {
 		p.adding = op
 	}
 }

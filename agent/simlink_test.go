@@ -2,7 +2,6 @@ package agent
 
 import (
 	"bytes"
-	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
@@ -10,12 +9,9 @@ import (
 	"io"
 	"net"
 	"net/http"
-	"slices"
 	"strings"
-	"sync"
 	"sync/atomic"
 	"syscall"
-	"testing/synctest"
 
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
@@ -70,49 +66,17 @@ const (
 	stageDisk
 )
 
-// simGate is a call that waits for the director.
-type simGate struct {
-	key   string
+// simCall is what there is to know of a call that waits.
+type simCall struct {
 	who   *simProcess
 	stage simStage
 	write bool
-	open  chan simVerdict
 }
 
-// simDirector lets one call at a time go on, so that a run is the sequence of
-// its choices.
-type simDirector struct {
-	mu    sync.Mutex
-	gates []*simGate
-}
-
-// wait stands at a gate until the director opens it.
-func (d *simDirector) wait(g simGate) simVerdict {
-	g.open = make(chan simVerdict)
-	d.mu.Lock()
-	d.gates = append(d.gates, &g)
-	d.mu.Unlock()
-	return <-g.open
-}
-
-// waiting returns the gates at which calls wait once nothing else moves, in an
-// order that depends on the run alone.
-func (d *simDirector) waiting() []*simGate {
-	synctest.Wait()
-	d.mu.Lock()
-	defer d.mu.Unlock()
-	slices.SortStableFunc(d.gates, func(x, y *simGate) int { return cmp.Compare(x.key, y.key) })
-	return slices.Clone(d.gates)
-}
-
-// pass opens a gate and waits until nothing moves any more.
-func (d *simDirector) pass(g *simGate, v simVerdict) {
-	d.mu.Lock()
-	d.gates = slices.DeleteFunc(d.gates, func(o *simGate) bool { return o == g })
-	d.mu.Unlock()
-	g.open <- v
-	synctest.Wait()
-}
+type (
+	simDirector = leasetest.Director[simCall, simVerdict]
+	simGate     = leasetest.Gate[simCall, simVerdict]
+)
 
 // simProcess is something that may crash, be paused, or be cut off from the
 // API server.
@@ -202,7 +166,7 @@ func (simLink) RoundTrip(r *http.Request) (*http.Response, error) {
 // travel is the way of a request and its answer.
 func (w *simWorld) travel(p *simProcess, key string, q simRequest, heard chan<- simAnswer) {
 	write := q.method != http.MethodGet
-	v := w.director.wait(simGate{key: key, who: p, stage: stageRequest, write: write})
+	v := w.director.Wait(key, simCall{who: p, stage: stageRequest, write: write})
 	reset := simAnswer{err: &net.OpError{Op: "read", Net: "tcp", Err: syscall.ECONNRESET}}
 	switch v.fault {
 	case faultLost:
@@ -216,7 +180,7 @@ func (w *simWorld) travel(p *simProcess, key string, q simRequest, heard chan<- 
 		return
 	case faultLate:
 		heard <- reset
-		w.director.wait(simGate{key: key + " late", who: p, stage: stageLate, write: write})
+		w.director.Wait(key+" late", simCall{who: p, stage: stageLate, write: write})
 		w.api.do(q)
 		return
 	case faultConflict:
@@ -229,7 +193,7 @@ func (w *simWorld) travel(p *simProcess, key string, q simRequest, heard chan<- 
 	case faultAnswerLost:
 		answer = reset
 	}
-	w.director.wait(simGate{key: key + " answer", who: p, stage: stageAnswer})
+	w.director.Wait(key+" answer", simCall{who: p, stage: stageAnswer})
 	heard <- answer
 }
 
@@ -251,10 +215,10 @@ func simResponse(status int, body any) *http.Response {
 	}
 }
 
-// short is the gate for the log, without what nobody reads there: the mark of
+// shortKey is the gate for the log, without what nobody reads there: the mark of
 // each write is drawn at random and would make two histories differ.
-func (g *simGate) short() string {
-	text, _, _ := strings.Cut(g.key, `,"summary"`)
+func shortKey(g *simGate) string {
+	text, _, _ := strings.Cut(g.Key, `,"summary"`)
 	if before, after, ok := strings.Cut(text, `"annotations":{"`+cluster.WriteAnnotation); ok {
 		_, after, _ = strings.Cut(after, "}")
 		text = before + strings.TrimPrefix(after, ",")

@@ -98,7 +98,7 @@ func (h *sim) addNode(name string) *simNode {
 		if p.dead.Load() {
 			return leasetest.CrashUnsynced
 		}
-		return h.director.wait(simGate{key: fmt.Sprintf("%s disk %d", p.name, w.N), who: p, stage: stageDisk}).disk
+		return h.director.Wait(fmt.Sprintf("%s disk %d", p.name, w.N), simCall{who: p, stage: stageDisk}).disk
 	})
 	h.nodes = append(h.nodes, n)
 	h.register(n)
@@ -245,13 +245,13 @@ func (h *sim) crash(n *simNode) {
 	n.agent = nil
 	p.dead.Store(true)
 	p.end()
-	for _, g := range h.director.waiting() {
-		if g.who == p && g.stage == stageDisk {
+	for _, g := range h.director.Waiting() {
+		if g.Call.who == p && g.Call.stage == stageDisk {
 			h.pass(g)
 		}
 	}
 	n.disk.Crash()
-	h.reap()
+	h.director.Reap()
 	for _, name := range h.names() {
 		if pod := h.pods[name]; pod.adding != nil && pod.adding.process == p {
 			h.addFailed(pod)

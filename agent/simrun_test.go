@@ -10,7 +10,6 @@ import (
 	"strings"
 	"sync/atomic"
 	"testing"
-	"testing/synctest"
 	"time"
 
 	"k8s.io/client-go/kubernetes"
@@ -91,14 +90,11 @@ type sim struct {
 
 // simOp is a call of an agent or the elected one that is under way.
 type simOp struct {
+	*leasetest.Operation
 	n       int
-	name    string
 	process *simProcess
 	cancel  context.CancelFunc
 	cost    *atomic.Int64
-	// end is set, under the director's lock, when the call has returned.
-	end  func()
-	done bool // end has begun
 }
 
 func newSim(t *testing.T, seed uint64, clients *simClients) *sim {
@@ -151,50 +147,32 @@ func (h *sim) count(kind string) { h.faults[kind]++ }
 func (h *sim) begin(p *simProcess, name string, run func(ctx context.Context) error, finish func(error)) *simOp {
 	h.opsBegun++
 	h.tick()
-	op := &simOp{n: h.opsBegun, name: name, process: p, cost: &atomic.Int64{}}
+	op := &simOp{n: h.opsBegun, process: p, cost: &atomic.Int64{}}
 	ctx := context.WithValue(p.ctx, simCost{}, op.cost)
 	ctx, op.cancel = context.WithCancel(ctx)
 	h.ops = append(h.ops, op)
 	h.logf("%s #%03d begins: %s", p.name, op.n, name)
-	go func() {
+	op.Operation = h.director.Begin(func() (end func()) {
 		err := run(ctx)
-		h.director.mu.Lock()
-		defer h.director.mu.Unlock()
-		op.end = func() {
+		return func() {
+			op.cancel()
+			h.ops = slices.DeleteFunc(h.ops, func(o *simOp) bool { return o == op })
 			if p.dead.Load() {
 				return // nobody hears of it
 			}
 			h.logf("%s #%03d ends: %s: %v", p.name, op.n, name, err)
 			finish(err)
 		}
-	}()
-	h.reap()
+	})
+	h.director.Reap()
 	return op
-}
-
-// reap waits until nothing moves and lets operations that have ended tell so.
-func (h *sim) reap() {
-	for {
-		synctest.Wait()
-		h.director.mu.Lock()
-		i := slices.IndexFunc(h.ops, func(op *simOp) bool { return op.end != nil })
-		h.director.mu.Unlock()
-		if i < 0 {
-			return
-		}
-		op := h.ops[i]
-		h.ops = slices.Delete(h.ops, i, i+1)
-		op.cancel()
-		op.done = true
-		op.end()
-	}
 }
 
 // ready returns the gates that may be opened now.
 func (h *sim) ready() []*simGate {
-	return slices.DeleteFunc(h.director.waiting(), func(g *simGate) bool {
-		onItsWay := g.stage == stageLate || g.who.dead.Load()
-		return g.who.paused && !onItsWay
+	return slices.DeleteFunc(h.director.Waiting(), func(g *simGate) bool {
+		onItsWay := g.Call.stage == stageLate || g.Call.who.dead.Load()
+		return g.Call.who.paused && !onItsWay
 	})
 }
 
@@ -202,9 +180,9 @@ func (h *sim) ready() []*simGate {
 func (h *sim) step() {
 	h.steps++
 	gates := h.ready()
-	if len(gates) > 0 && (len(h.ops) >= simOperations || h.random.IntN(4) > 0) {
+	if len(gates) > 0 && (h.director.Running() >= simOperations || h.random.IntN(4) > 0) {
 		g := gates[h.random.IntN(len(gates))]
-		if (g.stage == stageLate || g.who.dead.Load()) && h.random.IntN(6) > 0 {
+		if (g.Call.stage == stageLate || g.Call.who.dead.Load()) && h.random.IntN(6) > 0 {
 			g = gates[h.random.IntN(len(gates))] // most that is late is very late
 		}
 		h.pass(g)
@@ -218,27 +196,27 @@ func (h *sim) pass(g *simGate) {
 	v := simVerdict{}
 	switch {
 	case h.calm:
-	case g.stage == stageDisk && g.who.dead.Load():
+	case g.Call.stage == stageDisk && g.Call.who.dead.Load():
 		v.disk = []leasetest.DiskFault{leasetest.CrashUnsynced, leasetest.CrashSynced}[h.random.IntN(2)]
 	case h.random.IntN(100) >= h.rate:
-	case g.stage == stageDisk:
+	case g.Call.stage == stageDisk:
 		v.disk = []leasetest.DiskFault{leasetest.Unsynced, leasetest.SyncedFailed}[h.random.IntN(2)]
 		h.count([]string{"", "disk write failed", "disk write stored and failed"}[v.disk])
-	case g.stage == stageRequest:
+	case g.Call.stage == stageRequest:
 		v.fault = []simFault{
 			faultConflict, fault429, fault500, fault504, faultLost, faultAnswerLost, faultLate, faultLate,
 		}[h.random.IntN(8)]
-		if !g.write && (v.fault == faultConflict || v.fault == faultLate) {
+		if !g.Call.write && (v.fault == faultConflict || v.fault == faultLate) {
 			v.fault = faultLost
 		}
 		h.count(v.fault.String())
 	}
-	if g.stage != stageAnswer {
-		h.logf("    %s%s", g.short(), faultNote(v))
+	if g.Call.stage != stageAnswer {
+		h.logf("    %s%s", shortKey(g), faultNote(v))
 	}
 	h.tick()
-	h.director.pass(g, v)
-	h.reap()
+	h.director.Pass(g, v)
+	h.director.Reap()
 }
 
 // tick makes every timer that is set from now on differ from those set before:
@@ -258,12 +236,12 @@ func faultNote(v simVerdict) string {
 // drain lets everything that is under way come to its end.
 func (h *sim) drain() {
 	for h.calm = true; ; {
-		if gates := h.director.waiting(); len(gates) > 0 {
+		if gates := h.director.Waiting(); len(gates) > 0 {
 			h.pass(gates[0])
 			continue
 		}
-		h.reap()
-		if len(h.ops) == 0 {
+		h.director.Reap()
+		if h.director.Running() == 0 {
 			return
 		}
 		time.Sleep(time.Second) // synctest's time: somebody waits for a timer
@@ -290,7 +268,7 @@ func (h *sim) goOn() {
 // pause lets time pass: synctest's.
 func (h *sim) pause(d time.Duration) {
 	time.Sleep(d)
-	h.reap()
+	h.director.Reap()
 	h.kubelets()
 }
 
