@@ -61,7 +61,7 @@ func (a *Agent) conflict(ctx context.Context, q *cni.ConflictRequest) (*cni.Conf
 	}
 	a.warnOfConflict(ctx, q)
 	return &cni.ConflictResult{
-		Reason: fmt.Sprintf("StatefulSet pod %s/%s keeps its address and starts when nobody else uses it", q.Pod.Namespace, q.Pod.Name),
+		Reason: fmt.Sprintf("pod %s/%s keeps its address, as StatefulSets' pods and virtual machines do, and starts when nobody else uses it", q.Pod.Namespace, q.Pod.Name),
 	}, nil
 }
 
@@ -110,7 +110,7 @@ func (a *Agent) anySticky(addrs []netip.Addr) bool {
 // to fail when the event cannot be written.
 func (a *Agent) warnOfConflict(ctx context.Context, q *cni.ConflictRequest) {
 	for _, c := range q.Conflicts {
-		message := fmt.Sprintf("IP conflict on %s: %s, which this StatefulSet pod keeps, is used by a machine with hardware address %s: take the address away from that machine, and the pod starts",
+		message := fmt.Sprintf("IP conflict on %s: %s, which this pod keeps, is used by a machine with hardware address %s: take the address away from that machine, and the pod starts",
 			q.Interface, c.Address, c.MAC)
 		if err := a.events.warn(ctx, a.reference(q.Pod), reasonConflict, message); err != nil {
 			a.log.Warn("event", "outcome", "error", "pod", q.Pod.Namespace+"/"+q.Pod.Name, "err", err)

@@ -421,7 +421,7 @@ func statefulSetStays(t *testing.T, c *cluster) {
 	p := c.pod(t, "stays-0", `{"ipv4":["stays"]}`, c.member(t, "stays"))
 	lan.Plug(t, p.netns, "eth0")
 	for range 2 {
-		says(t, p.fail(t), "10.21.0.1 is used by "+mac.String(), "StatefulSet pod default/stays-0 keeps its address")
+		says(t, p.fail(t), "10.21.0.1 is used by "+mac.String(), "pod default/stays-0 keeps its address")
 	}
 	entries := c.journal(t, "10.21.0.0/16")
 	if len(entries) != 1 || entries[0].State != lease.Retained || entries[0].Addr != netip.MustParseAddr("10.21.0.1") {
