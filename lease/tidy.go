@@ -195,11 +195,16 @@ func (l *Lessee) doubt(addr netip.Addr) (Entry, bool) {
 		return e, l.inDoubt(&e)
 	}
 	pin, ok := l.pinned(addr)
+	return l.unjournaled(&pin), ok && l.leased(addr)
+}
+
+// unjournaled returns what a pin alone says of its address.
+func (l *Lessee) unjournaled(pin *Pin) Entry {
 	id := pin.Identity
 	return Entry{
-		Addr: addr, State: Retained, Since: l.now(), Owner: Owner{Interface: id.Interface},
+		Addr: pin.Addr, State: Retained, Since: l.now(), Owner: Owner{Interface: id.Interface},
 		Namespace: id.Namespace, Pod: id.Pod, Kind: id.Kind, Sticky: true,
-	}, ok && l.leased(addr)
+	}
 }
 
 // inDoubt: a retained address without lease or pin, an address that its
