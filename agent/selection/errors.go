@@ -39,7 +39,7 @@ type Refusal struct {
 	Reason string
 }
 
-// Error names every pool with its reason.
+// Error names every pool with its reason, and then says what to do.
 func (e *RefusedError) Error() string {
 	var b strings.Builder
 	fmt.Fprintf(&b, "no IPv%d pool fits, of those named by %s", e.Version, e.From)
@@ -50,5 +50,6 @@ func (e *RefusedError) Error() string {
 		}
 		b.WriteString(sep + "pool " + r.Pool + " " + r.Reason)
 	}
+	b.WriteString(": correct what is in the way, or name a pool that fits")
 	return b.String()
 }

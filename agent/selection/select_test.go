@@ -220,7 +220,7 @@ func TestPoolIsRefusedWithItsReason(t *testing.T) {
 		in.Pod.Annotations[PoolAnnotation] = `{"ipv4":["p"]}`
 		_, err := Select(in)
 		want := "no IPv4 pool fits, of those named by annotation ipam.spidernet.io/ippool of the pod: pool p " + reason
-		if err == nil || !strings.HasPrefix(err.Error(), want) {
+		if err == nil || !strings.HasPrefix(err.Error(), want) || !strings.HasSuffix(err.Error(), ": correct what is in the way, or name a pool that fits") {
 			t.Errorf("the error is %v\nwant %s", err, want)
 		}
 	}
