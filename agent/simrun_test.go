@@ -67,9 +67,13 @@ type sim struct {
 	// home is the address of each identity and family that was answered to
 	// it, as long as its StatefulSet has wanted it ever since.
 	home map[string]netip.Addr
-	dels []simDel
-	past []simDel // attachments of sandboxes that are no more
-	ops  []*simOp
+	// untold is set for the homes of pods whose endpoint somebody has deleted.
+	// Should the journal be lost too while no pool has the home, nothing
+	// tells of what the address is, and its pod gets another one.
+	untold map[string]bool
+	dels   []simDel
+	past   []simDel // attachments of sandboxes that are no more
+	ops    []*simOp
 	// opsBegun and sandboxes count.
 	opsBegun, sandboxes int
 
@@ -102,7 +106,7 @@ func newSim(t *testing.T, seed uint64, clients *simClients) *sim {
 		simWorld: &simWorld{director: &simDirector{}, api: newSimAPI()},
 		t:        t, seed: seed, random: rand.New(rand.NewPCG(seed, 1)), clients: clients,
 		config: DefaultConfig(), began: time.Now(),
-		pods: map[string]*simPod{}, home: map[string]netip.Addr{}, moods: map[string]int{},
+		pods: map[string]*simPod{}, home: map[string]netip.Addr{}, untold: map[string]bool{}, moods: map[string]int{},
 		faults: map[string]int{}, blocks: map[string]lease.Block{},
 	}
 	var err error
