@@ -140,6 +140,7 @@ func TestPinAloneTellsOfAnAddressWhosePoolIsAskedFor(t *testing.T) {
 				w.Fatal(err)
 			}
 			a.Trust(time.Now().Add(time.Hour))
+			a.tidy()
 			w.wantAddrs(a.add(web, p).addrs, had.addrs)
 			if e, _ := a.entry(had.addrs[0]); e.Detail == nil {
 				w.Error("nothing tells what the sandbox was answered")

@@ -291,11 +291,14 @@ func (l *Lessee) change(e *Entry, f func()) {
 }
 
 // named reports whether the identity's endpoint names the address. An entry
-// that was made from a pin alone gets its detail from there.
+// that was made from a pin alone gets its detail from there. Where there is no
+// endpoint, an unfinished placement may not have come so far; but of what was
+// placed once somebody has deleted it, and the collector, who looks at pod and
+// StatefulSet, is the one to judge.
 func (l *Lessee) named(ctx context.Context, e *Entry) (bool, error) {
 	ep, err := l.cluster.Endpoint(ctx, e.Namespace, e.Pod)
 	if errors.Is(err, ErrNotFound) {
-		return false, nil
+		return e.State != Placing, nil
 	}
 	if err != nil {
 		return false, fmt.Errorf("read the endpoint of %s/%s: %w", e.Namespace, e.Pod, err)
