@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"slices"
-	"strings"
 	"time"
 
 	corev1 "k8s.io/api/core/v1"
@@ -310,9 +309,7 @@ func (h *sim) deleteEndpoint() {
 	h.logf("the endpoint of %s is deleted by hand", p.name)
 	h.count("endpoint deleted by hand")
 	h.api.remove("spiderendpoints", simNamespace+"/"+p.name)
-	for key := range h.home {
-		h.untold[key] = h.untold[key] || strings.Fields(key)[0] == p.name
-	}
+	h.untold[p.name] = p.uid
 }
 
 // simElected is an agent that thinks it is the elected one.

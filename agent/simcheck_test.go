@@ -82,13 +82,7 @@ func (h *sim) answered(p *simPod, s *simSandbox, ifname string, got *cni.AddResu
 			continue
 		}
 		key := fmt.Sprintf("%s %s %t", p.name, ifname, addr.Is4())
-		if h.faults["endpoint deleted by hand"] > 0 && h.pins(p.name, ifname, addr.Is4()) > 1 {
-			// It moved before its endpoint was written anew, and the node
-			// that it left still has the pin of the address before.
-			delete(h.home, key)
-			continue
-		}
-		if home, ok := h.home[key]; ok && home != addr && (!h.untold[key] || h.pooled(home)) {
+		if home, ok := h.home[key]; ok && home != addr && !h.mayLose(p) {
 			h.fail("%s was at home at %s and got %s", key, home, addr)
 		}
 		h.home[key] = addr
@@ -96,29 +90,13 @@ func (h *sim) answered(p *simPod, s *simSandbox, ifname string, got *cni.AddResu
 	h.check()
 }
 
-// pooled reports whether the address is in a pool.
-func (h *sim) pooled(addr netip.Addr) bool {
-	return slices.ContainsFunc([]string{"four", "overlapping", "six"}, func(name string) bool {
-		pool := simGet[*v2beta1.SpiderIPPool](h.api, "spiderippools", name)
-		if pool == nil {
-			return false
-		}
-		addrs, err := pool.Spec.Addresses()
-		return err == nil && addrs.Contains(addr)
-	})
-}
-
-// pins counts the addresses of a family that are pinned for an interface of a
-// pod.
-func (h *sim) pins(name, ifname string, is4 bool) (n int) {
-	for _, b := range h.storedBlocks() {
-		for _, pin := range b.Pins {
-			if pin.Identity.Pod == name && pin.Identity.Interface == ifname && pin.Addr.Is4() == is4 {
-				n++
-			}
-		}
-	}
-	return n
+// mayLose reports whether a pod may lose its home: somebody has deleted the
+// endpoint, and before an agent has written it again the pod has made way for
+// another one, which may be elsewhere, or a journal is lost. What two nodes have
+// pinned for the pod by then, the collector puts right.
+func (h *sim) mayLose(p *simPod) bool {
+	uid, deleted := h.untold[p.name]
+	return deleted && (uid != p.uid || h.faults["journal lost"]+h.faults["disk replaced"]+h.faults["Node deleted"] > 0)
 }
 
 // ended notes the end of a sandbox.

@@ -67,10 +67,9 @@ type sim struct {
 	// home is the address of each identity and family that was answered to
 	// it, as long as its StatefulSet has wanted it ever since.
 	home map[string]netip.Addr
-	// untold is set for the homes of pods whose endpoint somebody has deleted.
-	// Should the journal be lost too while no pool has the home, nothing
-	// tells of what the address is, and its pod gets another one.
-	untold map[string]bool
+	// untold is the UID of the pod whose endpoint somebody has deleted last, by
+	// its name.
+	untold map[string]string
 	dels   []simDel
 	past   []simDel // attachments of sandboxes that are no more
 	ops    []*simOp
@@ -106,7 +105,7 @@ func newSim(t *testing.T, seed uint64, clients *simClients) *sim {
 		simWorld: &simWorld{director: &simDirector{}, api: newSimAPI()},
 		t:        t, seed: seed, random: rand.New(rand.NewPCG(seed, 1)), clients: clients,
 		config: DefaultConfig(), began: time.Now(),
-		pods: map[string]*simPod{}, home: map[string]netip.Addr{}, untold: map[string]bool{}, moods: map[string]int{},
+		pods: map[string]*simPod{}, home: map[string]netip.Addr{}, untold: map[string]string{}, moods: map[string]int{},
 		faults: map[string]int{}, blocks: map[string]lease.Block{},
 	}
 	var err error

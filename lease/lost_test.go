@@ -2,7 +2,6 @@ package lease_test
 
 import (
 	"encoding/json"
-	"net/netip"
 	"slices"
 	"testing"
 	"time"
@@ -109,42 +108,4 @@ func TestAddAfterALostJournalGetsTheFamilyThatNothingTellsOf(t *testing.T) {
 			w.Errorf("had %v, got %v", had.addrs, now.addrs)
 		}
 	})
-}
-
-// Both the journal and the endpoint are lost: the pin is left, and the pool.
-func TestPinAloneTellsOfAnAddressWhosePoolIsAskedFor(t *testing.T) {
-	for _, inUse := range []func(web pod, addr netip.Addr) []lease.Entry{
-		func(pod, netip.Addr) []lease.Entry { return nil },
-		func(web pod, addr netip.Addr) []lease.Entry {
-			return []lease.Entry{{
-				Addr: addr, State: lease.Assigned, Owner: web.owner(), Container: lease.UnknownSandbox,
-				Namespace: namespace, Pod: web.name, Sticky: true,
-			}}
-		},
-	} {
-		history(t, func(w *world) {
-			a := w.node("a")
-			p := pool("p", 0, "10.0.0.0-10.0.0.15")
-			web := w.member("web-0", a)
-			had := a.add(web, p)
-			ep, err := w.cluster.Endpoint(w.Context(), namespace, web.name)
-			if err == nil {
-				err = w.cluster.DeleteEndpoint(w.Context(), ep)
-			}
-			if err != nil {
-				w.Fatal(err)
-			}
-			a.disk.Replace()
-			a.boot()
-			if err := a.Start(a.blocks(), true, inUse(web, had.addrs[0]), time.Minute); err != nil {
-				w.Fatal(err)
-			}
-			a.Trust(time.Now().Add(time.Hour))
-			a.tidy()
-			w.wantAddrs(a.add(web, p).addrs, had.addrs)
-			if e, _ := a.entry(had.addrs[0]); e.Detail == nil {
-				w.Error("nothing tells what the sandbox was answered")
-			}
-		})
-	}
 }

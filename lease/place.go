@@ -128,12 +128,9 @@ func (l *Lessee) place(ctx context.Context, r *Request, got []Entry, missing [][
 // one read of its block; otherwise the endpoint tells.
 func (l *Lessee) find(ctx context.Context, r *Request, missing [][]Pool) (found []Entry, left [][]Pool, err error) {
 	for _, pools := range missing {
-		e, ok, err := l.findHere(ctx, r, l.retained, pools)
+		e, ok, err := l.findHere(ctx, r, pools)
 		if err == nil && !ok {
 			e, ok, err = l.findByEndpoint(ctx, r, pools)
-		}
-		if err == nil && !ok {
-			e, ok, err = l.findHere(ctx, r, l.pinnedAlone, pools)
 		}
 		if err != nil {
 			return found, nil, err
@@ -166,12 +163,12 @@ func (l *Lessee) wanted(r *Request, pools []Pool, addr netip.Addr) bool {
 	return false
 }
 
-// findHere looks with the given function for an address that this node has for
+// findHere looks for an address that the journal has for an earlier pod of
 // the identity. One confirming read decides whether it is still the
 // identity's. Where that earlier pod has not given it back, another one tells
 // which of the two pods is the later one.
-func (l *Lessee) findHere(ctx context.Context, r *Request, look func(Identity, []Pool) (Entry, bool), pools []Pool) (Entry, bool, error) {
-	e, ok := look(r.identity(), pools)
+func (l *Lessee) findHere(ctx context.Context, r *Request, pools []Pool) (Entry, bool, error) {
+	e, ok := l.retained(r.identity(), pools)
 	if !ok {
 		return Entry{}, false, nil
 	}
@@ -189,56 +186,13 @@ func (l *Lessee) findHere(ctx context.Context, r *Request, look func(Identity, [
 	return e, true, nil
 }
 
-// pinnedAlone returns, marked busy, an address that is pinned for the identity
-// and leased here, and of which the journal, having been lost, says no more;
-// the pool that is asked for does. That is for an endpoint that somebody
-// deleted: where there is one, it tells.
-func (l *Lessee) pinnedAlone(id Identity, pools []Pool) (Entry, bool) {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	var lowest Entry
-	for _, v := range l.views {
-		for _, p := range v.block.Pins {
-			pool, known := poolOf(pools, p.Addr)
-			if !known || p.Identity != id || l.busy[p.Addr] || !l.leased(p.Addr) {
-				continue
-			}
-			e, ok := l.entries[p.Addr]
-			if !ok {
-				e = l.unjournaled(&p)
-			}
-			if e.Detail != nil || !e.Sticky || e.Identity() != id {
-				continue
-			}
-			if e.Detail = pool.Detail(p.Addr); !lowest.Addr.IsValid() || p.Addr.Less(lowest.Addr) {
-				lowest = e
-			}
-		}
-	}
-	if !lowest.Addr.IsValid() {
-		return Entry{}, false
-	}
-	l.busy[lowest.Addr] = true
-	return lowest, true
-}
-
-// poolOf returns the first pool that has the address and can tell of it.
-func poolOf(pools []Pool, addr netip.Addr) (Pool, bool) {
-	for _, p := range pools {
-		if p.Detail != nil && p.Ranges.Contains(addr) {
-			return p, true
-		}
-	}
-	return Pool{}, false
-}
-
 // retained returns an identity's address by the journal, marked busy.
 func (l *Lessee) retained(id Identity, pools []Pool) (Entry, bool) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	var newest Entry
 	for _, e := range l.entries {
-		// One without detail is told by the endpoint, or by pin and pool.
+		// One without detail is told by the endpoint, or not at all.
 		if e.Sticky && e.Identity() == id && familyIs(pools, e.Addr) && !l.busy[e.Addr] && e.Detail != nil &&
 			(e.State == Retained || e.State == Assigned) && !e.Since.Before(newest.Since) {
 			newest = e

@@ -195,16 +195,11 @@ func (l *Lessee) doubt(addr netip.Addr) (Entry, bool) {
 		return e, l.inDoubt(&e)
 	}
 	pin, ok := l.pinned(addr)
-	return l.unjournaled(&pin), ok && l.leased(addr)
-}
-
-// unjournaled returns what a pin alone says of its address.
-func (l *Lessee) unjournaled(pin *Pin) Entry {
 	id := pin.Identity
 	return Entry{
-		Addr: pin.Addr, State: Retained, Since: l.now(), Owner: Owner{Interface: id.Interface},
+		Addr: addr, State: Retained, Since: l.now(), Owner: Owner{Interface: id.Interface},
 		Namespace: id.Namespace, Pod: id.Pod, Kind: id.Kind, Sticky: true,
-	}
+	}, ok && l.leased(addr)
 }
 
 // inDoubt: a retained address without lease or pin, an address that its
@@ -291,14 +286,11 @@ func (l *Lessee) change(e *Entry, f func()) {
 }
 
 // named reports whether the identity's endpoint names the address. An entry
-// that was made from a pin alone gets its detail from there. Where there is no
-// endpoint, an unfinished placement may not have come so far; but of what was
-// placed once somebody has deleted it, and the collector, who looks at pod and
-// StatefulSet, is the one to judge.
+// that was made from a pin alone gets its detail from there.
 func (l *Lessee) named(ctx context.Context, e *Entry) (bool, error) {
 	ep, err := l.cluster.Endpoint(ctx, e.Namespace, e.Pod)
 	if errors.Is(err, ErrNotFound) {
-		return e.State != Placing, nil
+		return false, nil
 	}
 	if err != nil {
 		return false, fmt.Errorf("read the endpoint of %s/%s: %w", e.Namespace, e.Pod, err)
