@@ -209,7 +209,8 @@
 //     because the pin stays until then.
 //   - Anything against people. A block deleted or edited by hand takes leases
 //     away that are in use. An endpoint deleted by hand lets its identity lose
-//     its address if the pod moves before the lessee has written it anew.
+//     its address if the pod moves, or the journal is lost, before the lessee has
+//     written it anew.
 //   - A lost journal. Addresses in use that nobody remembers when [Lessee.Start]
 //     is called are safe for the length of the quarantine and no longer. Those
 //     that are remembered have an [UnknownSandbox]: no DEL gives them back, the
