@@ -165,6 +165,11 @@ func interfaceOfAFullPool(t *testing.T, s *realServer, a *Agent) {
 		if lines := journaled(a, second); len(lines) != 1 || lines[0] != "eth0 "+kept+" cooling" {
 			t.Errorf("after the DELs the journal has %q", lines)
 		}
+		for _, e := range a.lessee.Entries() {
+			if e.Owner.PodUID == string(second.UID) && e.Since.Add(a.config.CoolDown.Duration) != a.now().Add(retryRest) {
+				t.Errorf("it is kept for the next try since %s, now %s, want it for %s", e.Since, a.now(), retryRest)
+			}
+		}
 	}
 	// Room appears.
 	pool, err := a.clients.IPPools().Get(t.Context(), "tight", metav1.GetOptions{})

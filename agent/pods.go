@@ -23,6 +23,10 @@ const (
 	// it reads the pod itself, and podPoll how often it looks.
 	podWait = 500 * time.Millisecond
 	podPoll = 10 * time.Millisecond
+	// retryRest is how long a pod that does not come up keeps the addresses of
+	// its interfaces between two tries: twice the pause that a kubelet makes
+	// (10 s, and half of that by chance).
+	retryRest = 30 * time.Second
 	// staticUID is where the kubelet puts the UID that it passes to CNI for a
 	// pod that it started by itself: the API server's object has another.
 	staticUID = corev1.MirrorPodAnnotationKey
@@ -103,6 +107,13 @@ func podGone(want cni.Pod, why string) error {
 
 func (p *pods) cached(namespace, name string) (*corev1.Pod, bool) {
 	return p.informer.Get(namespace + "/" + name)
+}
+
+// starting reports whether the pod has not been up yet, as far as the watch
+// tells: a sandbox of it that ends has failed, and the kubelet tries again.
+func (p *pods) starting(of cni.Pod) bool {
+	pod, ok := p.cached(of.Namespace, of.Name)
+	return ok && uidOf(pod) == of.UID && pod.DeletionTimestamp == nil && !inLastPhase(pod) && len(pod.Status.PodIPs) == 0
 }
 
 // live returns the node's pods by UID, ok only if they are known.

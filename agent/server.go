@@ -216,7 +216,11 @@ func (a *Agent) status() cni.Status {
 
 // del gives back what a sandbox held. It needs neither pod nor API server.
 func (a *Agent) del(_ context.Context, q *cni.DelRequest) (*struct{}, error) {
-	released, err := a.lessee.Release(sandbox(q.Attachment))
+	s := sandbox(q.Attachment)
+	if a.pods.starting(q.Pod) {
+		s.Rest = retryRest
+	}
+	released, err := a.lessee.Release(s)
 	if err != nil {
 		return nil, err
 	}

@@ -423,3 +423,38 @@ func TestRecallIsOfAllFamiliesOrOfNone(t *testing.T) {
 		}
 	})
 }
+
+// A pod that does not come up asks again later than an address rests.
+func TestAddressIsKeptForTheNextTryOfItsPod(t *testing.T) {
+	history(t, func(w *world) {
+		a := w.node("a")
+		p := pool("p", 0, "10.0.0.1-10.0.0.1")
+		web, other := w.pod("web", a), w.pod("other", a)
+		for range 3 {
+			s := a.add(web, p)
+			if _, err := a.Release(lease.Sandbox{Owner: web.owner(), Container: s.id, Rest: 3 * coolDown}); err != nil {
+				w.Fatal(err)
+			}
+			w.pass(2 * coolDown)
+			a.tidy()
+			if got, err := a.tryAdd(w.Context(), other, p); !isExhausted(err) {
+				w.Errorf("another pod got %v, %v", got.addrs, err)
+			}
+		}
+		w.pass(coolDown)
+		a.tidy()
+		a.add(other, p)
+	})
+}
+
+func TestCoolingAddressIsNotGivenToAPodThatAsksForAnotherPool(t *testing.T) {
+	history(t, func(w *world) {
+		a := w.node("a")
+		wrong, right := pool("wrong", 0, "10.0.0.1-10.0.0.9"), pool("right", 0, "10.0.1.1-10.0.1.9")
+		web := w.pod("web", a)
+		a.del(a.add(web, wrong))
+		if s := a.add(web, right); !right.Ranges.Contains(s.addrs[0]) {
+			w.Errorf("got %v of the pool that its annotation named before", s.addrs)
+		}
+	})
+}

@@ -353,13 +353,19 @@ func (l *Lessee) ownedIn(r *Request, pools []Pool) (Entry, bool) {
 			continue // nobody could tell a new sandbox what to do with it
 		}
 		switch e.State {
-		case Assigned, Retained, Cooling:
-			if e.State != Cooling || e.Sticky == r.Sticky {
+		case Assigned, Retained:
+			return e, true
+		case Cooling:
+			if e.Sticky == r.Sticky && inSome(pools, e.Addr) {
 				return e, true
 			}
 		}
 	}
 	return Entry{}, false
+}
+
+func inSome(pools []Pool, addr netip.Addr) bool {
+	return slices.ContainsFunc(pools, func(p Pool) bool { return p.Ranges.Contains(addr) })
 }
 
 func familyIs(pools []Pool, addr netip.Addr) bool {
@@ -411,6 +417,10 @@ func (l *Lessee) idle(entries []Entry) {
 type Sandbox struct {
 	Owner     Owner
 	Container string
+	// Rest is how long what it gives back is kept for the next sandbox of its
+	// pod, where that is longer than the cool-down. Sticky addresses are kept
+	// anyhow.
+	Rest time.Duration
 }
 
 // Release gives the addresses of a sandbox back, durably: a sticky one is
@@ -422,7 +432,7 @@ type Sandbox struct {
 // an address that an [UnknownSandbox] has, or no sandbox yet, stays until its
 // pod is gone ([Lessee.ReleasePod]).
 func (l *Lessee) Release(s Sandbox) ([]Entry, error) {
-	return l.releaseIf(func(e *Entry, container string) bool {
+	return l.releaseIf(s.Rest, func(e *Entry, container string) bool {
 		return e.Owner.Interface == s.Owner.Interface && container != "" && container != UnknownSandbox && container == s.Container
 	})
 }
@@ -430,7 +440,7 @@ func (l *Lessee) Release(s Sandbox) ([]Entry, error) {
 // ReleaseInvalid gives back what sandboxes of the network hold that valid
 // does not name (CNI spec, GC).
 func (l *Lessee) ReleaseInvalid(network string, valid func(container, ifname string) bool) ([]Entry, error) {
-	return l.releaseIf(func(e *Entry, container string) bool {
+	return l.releaseIf(0, func(e *Entry, container string) bool {
 		return e.Network == network && container != "" && container != UnknownSandbox && !valid(container, e.Owner.Interface)
 	})
 }
@@ -439,12 +449,12 @@ func (l *Lessee) ReleaseInvalid(network string, valid func(container, ifname str
 // more. The caller is certain of that: by a quorum read the name belongs to
 // no pod or to one with another UID.
 func (l *Lessee) ReleasePod(uid string) ([]Entry, error) {
-	return l.releaseIf(func(e *Entry, _ string) bool { return e.Owner.PodUID == uid })
+	return l.releaseIf(0, func(e *Entry, _ string) bool { return e.Owner.PodUID == uid })
 }
 
 // releaseIf gives back what no sandbox has any more once those that match are
 // gone. It returns the entries as they were.
-func (l *Lessee) releaseIf(match func(e *Entry, container string) bool) ([]Entry, error) {
+func (l *Lessee) releaseIf(rest time.Duration, match func(e *Entry, container string) bool) ([]Entry, error) {
 	l.mu.Lock()
 	var released []Entry
 	for _, e := range l.entries {
@@ -466,6 +476,7 @@ func (l *Lessee) releaseIf(match func(e *Entry, container string) bool) ([]Entry
 			continue // a later sandbox of the pod is about to get it
 		}
 		released = append(released, e)
+		since := l.now()
 		switch {
 		case e.State == Placing:
 			// Whether the pin is there is not known: Tidy finds out.
@@ -473,8 +484,9 @@ func (l *Lessee) releaseIf(match func(e *Entry, container string) bool) ([]Entry
 			e.State = Retained
 		default:
 			e.State = Cooling
+			since = since.Add(max(0, rest-l.coolDown))
 		}
-		e.Since, e.Container, e.Others = l.now(), "", nil
+		e.Since, e.Container, e.Others = since, "", nil
 		l.set(e)
 	}
 	l.mu.Unlock()

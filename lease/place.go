@@ -152,15 +152,7 @@ func (l *Lessee) find(ctx context.Context, r *Request, missing [][]Pool) (found 
 // that lies in none of the pools is left behind: its pin, which the endpoint
 // will not name any more, is garbage for the GC.
 func (l *Lessee) wanted(r *Request, pools []Pool, addr netip.Addr) bool {
-	if !r.OnlyFrom {
-		return true
-	}
-	for _, p := range pools {
-		if p.Ranges.Contains(addr) {
-			return true
-		}
-	}
-	return false
+	return !r.OnlyFrom || inSome(pools, addr)
 }
 
 // findHere looks for an address that the journal has for an earlier pod of
