@@ -77,10 +77,26 @@ func (s *realServer) node(t *testing.T, name string) *corev1.Node {
 	return node
 }
 
-// testTime is the time of an agent under test.
-type testTime struct{ at time.Time }
+// testTime is the time of an agent under test. Its watches look at it too.
+type testTime struct {
+	mu sync.Mutex
+	at time.Time
+}
 
-func (c *testTime) now() time.Time { return c.at }
+func newTestTime() *testTime { return &testTime{at: time.Now()} }
+
+func (c *testTime) now() time.Time {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.at
+}
+
+// pass lets time go by.
+func (c *testTime) pass(d time.Duration) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.at = c.at.Add(d)
+}
 
 // agent returns the agent of a Node as it is before [Agent.start]: it knows
 // which node it is, and its watches do not run.
@@ -143,7 +159,7 @@ func learn(t *testing.T, a *Agent) {
 
 func trustOutruns(t *testing.T, s *realServer) {
 	s.node(t, "outruns")
-	clock := &testTime{time.Now()}
+	clock := newTestTime()
 	a := s.agent(t, "outruns", clock)
 	block := claim(t, a, "10.1.0.0/28")
 	for _, when := range []string{"when it starts", "when it was cut off for long"} {
@@ -162,18 +178,18 @@ func trustOutruns(t *testing.T, s *realServer) {
 		if got := len(a.lessee.Free()); got != 3 {
 			t.Errorf("%s, %d addresses are free here, want 3", when, got)
 		}
-		clock.at = clock.at.Add(a.config.HoldDown.Duration)
+		clock.pass(a.config.HoldDown.Duration)
 	}
 }
 
 func trustRelearns(t *testing.T, s *realServer) {
 	s.node(t, "relearns")
-	clock := &testTime{time.Now()}
+	clock := newTestTime()
 	a := s.agent(t, "relearns", clock)
 	claim(t, a, "10.2.0.0/28")
 	learn(t, a)
 	beat(t, a)
-	clock.at = clock.at.Add(a.config.HoldDown.Duration)
+	clock.pass(a.config.HoldDown.Duration)
 	// Its watch does not tell.
 	b, err := a.cluster.Block(t.Context(), lease.Name(netip.MustParsePrefix("10.2.0.0/28")))
 	if err == nil {
@@ -193,7 +209,7 @@ func trustRelearns(t *testing.T, s *realServer) {
 
 func trustAfterLearning(t *testing.T, s *realServer) {
 	s.node(t, "learning")
-	a := s.agent(t, "learning", &testTime{time.Now()})
+	a := s.agent(t, "learning", newTestTime())
 	pause, err := a.beat(t.Context())
 	if until := a.lessee.TrustedUntil(); !until.IsZero() || err != nil || pause != heartbeatRetry {
 		t.Errorf("trusted until %s, next beat in %s, %v", until, pause, err)
@@ -211,7 +227,7 @@ func outOfServiceNode(t *testing.T, s *realServer) {
 	if _, err := s.kube.CoreV1().Nodes().Update(t.Context(), node, metav1.UpdateOptions{}); err != nil {
 		t.Fatal(err)
 	}
-	a := s.agent(t, "lost", &testTime{time.Now()})
+	a := s.agent(t, "lost", newTestTime())
 	learn(t, a)
 	beat(t, a)
 	if until := a.lessee.TrustedUntil(); !until.IsZero() {
@@ -221,7 +237,7 @@ func outOfServiceNode(t *testing.T, s *realServer) {
 
 func recreatedNode(t *testing.T, s *realServer) {
 	s.node(t, "recreated")
-	a := s.agent(t, "recreated", &testTime{time.Now()})
+	a := s.agent(t, "recreated", newTestTime())
 	learn(t, a)
 	if err := s.kube.CoreV1().Nodes().Delete(t.Context(), "recreated", metav1.DeleteOptions{}); err != nil {
 		t.Fatal(err)
@@ -329,28 +345,28 @@ func has(a *Agent, pod *corev1.Pod, addr netip.Addr) bool {
 
 func lostPod(t *testing.T, s *realServer) {
 	s.node(t, "forgetful")
-	clock := &testTime{time.Now()}
+	clock := newTestTime()
 	a := s.agent(t, "forgetful", clock)
 	learn(t, a)
 	beat(t, a)
 	pod := s.pod(t, "lives-on", "forgetful")
 	follow(t, a.pods.informer)
 	addr := acquire(t, a, pod, "10.3.0.1-10.3.0.3")
-	clock.at = clock.at.Add(leakAge + time.Second)
+	clock.pass(leakAge + time.Second)
 	if err := a.pods.informer.GetStore().Delete(pod); err != nil {
 		t.Fatal(err)
 	}
 	if err := a.findLeaks(t.Context()); err != nil {
 		t.Fatal(err)
 	}
-	clock.at = clock.at.Add(usualGrace + tearDown)
+	clock.pass(usualGrace + tearDown)
 	if err := a.findLeaks(t.Context()); err != nil || !has(a, pod, addr) {
 		t.Errorf("a pod that lives lost %s to a watch that lost the pod, %v", addr, err)
 	}
 	s.deletePod(t, "lives-on")
 	// On its way out the pod may show in the watch once more.
 	for deadline := time.Now().Add(time.Minute); has(a, pod, addr); <-time.After(10 * time.Millisecond) {
-		clock.at = clock.at.Add(time.Second)
+		clock.pass(time.Second)
 		if err := a.findLeaks(t.Context()); err != nil || time.Now().After(deadline) {
 			t.Fatalf("a pod that is gone keeps %s, %v", addr, err)
 		}
@@ -359,7 +375,7 @@ func lostPod(t *testing.T, s *realServer) {
 
 func lostBlock(t *testing.T, s *realServer) {
 	s.node(t, "unlabelled")
-	a := s.agent(t, "unlabelled", &testTime{time.Now()})
+	a := s.agent(t, "unlabelled", newTestTime())
 	block := claim(t, a, "10.4.0.0/28")
 	learn(t, a)
 	beat(t, a)
@@ -392,7 +408,7 @@ func lostBlock(t *testing.T, s *realServer) {
 func laterPodsEndpoint(t *testing.T, s *realServer) {
 	s.node(t, "earlier")
 	s.node(t, "later")
-	old, young := s.agent(t, "earlier", &testTime{time.Now()}), s.agent(t, "later", &testTime{time.Now()})
+	old, young := s.agent(t, "earlier", newTestTime()), s.agent(t, "later", newTestTime())
 	for _, a := range []*Agent{old, young} {
 		learn(t, a)
 		beat(t, a)
@@ -424,7 +440,7 @@ func laterPodsEndpoint(t *testing.T, s *realServer) {
 
 func earlierPodsAdd(t *testing.T, s *realServer) {
 	s.node(t, "repeats")
-	a := s.agent(t, "repeats", &testTime{time.Now()})
+	a := s.agent(t, "repeats", newTestTime())
 	follow(t, a.pods.informer)
 	now := s.pod(t, "again", "repeats")
 	_, err := a.pods.find(t.Context(), cni.Pod{Namespace: "default", Name: "again", UID: "of-an-earlier-pod"})
@@ -439,7 +455,7 @@ func earlierPodsAdd(t *testing.T, s *realServer) {
 
 func lostJournal(t *testing.T, s *realServer) {
 	s.node(t, "new-disk")
-	a := s.agent(t, "new-disk", &testTime{time.Now()})
+	a := s.agent(t, "new-disk", newTestTime())
 	claim(t, a, "10.8.0.0/28")
 	pod := s.pod(t, "runs-on", "new-disk")
 	pod.Status.PodIPs = []corev1.PodIP{{IP: "10.8.0.2"}}

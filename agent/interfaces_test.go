@@ -51,7 +51,7 @@ func TestInterfacesOfAPod(t *testing.T) {
 func (s *realServer) readyAgent(t *testing.T, node string) *Agent {
 	t.Helper()
 	s.node(t, node)
-	clock := &testTime{time.Now()}
+	clock := newTestTime()
 	a := s.agent(t, node, clock)
 	l, err := lease.New(lease.Config{
 		Node: a.node, Cluster: a.cluster, Disk: leasetest.NewDisk(nil).Open(), Now: clock.now,

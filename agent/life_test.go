@@ -70,7 +70,7 @@ type life struct {
 // begin starts the agent of a node.
 func (s *realServer) begin(t *testing.T, node string, disk *leasetest.Disk) *life {
 	t.Helper()
-	l := &life{s: s, clock: &testTime{time.Now()}, disk: disk}
+	l := &life{s: s, clock: newTestTime(), disk: disk}
 	l.Agent = s.agent(t, node, l.clock)
 	var err error
 	if l.lessee, err = lease.New(lease.Config{Node: l.node, Cluster: l.cluster, Disk: disk.Open(), Now: l.now}); err != nil {
@@ -337,7 +337,7 @@ func shape(t *testing.T, s *realServer) {
 			t.Errorf("owners of %s (-want +got):\n%s", c.name, diff)
 		}
 		l.stop(t, pod)
-		l.clock.at = l.clock.at.Add(time.Minute)
+		l.clock.pass(time.Minute)
 		if err := l.lessee.Tidy(t.Context()); err != nil {
 			t.Fatal(err)
 		}
@@ -529,27 +529,27 @@ func forceDeleted(t *testing.T, s *realServer) {
 	for name, want := range map[string]lease.State{"forced-plain": lease.Cooling, "forced-0": lease.Retained} {
 		pod := l.bear(t, name, want == lease.Retained)
 		addr := l.give(t, pod, "10.27.0.1-10.27.0.9")
-		l.clock.at = l.clock.at.Add(time.Hour)
+		l.clock.pass(time.Hour)
 		l.vanish(t, name)
 		ready(corev1.ConditionUnknown)
 		for range 3 {
-			l.clock.at = l.clock.at.Add(time.Hour)
+			l.clock.pass(time.Hour)
 			if err := l.findLeaks(t.Context()); err != nil || l.state(addr) != lease.Assigned {
 				t.Errorf("%s: %s on a node whose kubelet does not answer, %v", name, l.state(addr), err)
 			}
 		}
 		ready(corev1.ConditionTrue)
-		began := l.clock.at
+		began := l.clock.now()
 		for l.state(addr) == lease.Assigned {
-			l.clock.at = l.clock.at.Add(time.Second)
+			l.clock.pass(time.Second)
 			if err := l.findLeaks(t.Context()); err != nil {
 				t.Fatal(err)
 			}
-			if l.clock.at.Sub(began) > 10*time.Minute {
+			if l.clock.now().Sub(began) > 10*time.Minute {
 				t.Fatalf("%s keeps %s for good", name, addr)
 			}
 		}
-		took := l.clock.at.Sub(began)
+		took := l.clock.now().Sub(began)
 		if got := l.state(addr); got != want || took < 40*time.Second {
 			t.Errorf("%s: %s after %s, want %s, and not before the containers had the time to end", name, got, took, want)
 		}
@@ -566,7 +566,7 @@ func finishedWithoutDel(t *testing.T, s *realServer) {
 	addr := l.give(t, pod, "10.28.0.1-10.28.0.9")
 	l.status(t, pod, corev1.PodSucceeded)
 	for range 3 {
-		l.clock.at = l.clock.at.Add(time.Hour)
+		l.clock.pass(time.Hour)
 		if err := l.findLeaks(t.Context()); err != nil {
 			t.Fatal(err)
 		}
@@ -576,7 +576,7 @@ func finishedWithoutDel(t *testing.T, s *realServer) {
 	}
 	l.hasEndpoint(t, pod, addr)
 	l.vanish(t, "no-del") // as its owner's clean-up does
-	l.clock.at = l.clock.at.Add(time.Second)
+	l.clock.pass(time.Second)
 	if err := l.findLeaks(t.Context()); err != nil || l.state(addr) != lease.Cooling {
 		t.Errorf("%s is %s after the pod is gone that had finished, %v", addr, l.state(addr), err)
 	}
@@ -590,15 +590,15 @@ func zombie(t *testing.T, s *realServer) {
 	alive, addr := l.give(t, runs, "10.29.0.1-10.29.0.9"), l.give(t, ends, "10.29.0.1-10.29.0.9")
 	l.status(t, runs, corev1.PodRunning)
 	l.status(t, ends, corev1.PodSucceeded)
-	l.clock.at = l.clock.at.Add(time.Hour)
-	began := l.clock.at
-	for l.state(addr) == lease.Assigned && l.clock.at.Sub(began) < time.Hour {
+	l.clock.pass(time.Hour)
+	began := l.clock.now()
+	for l.state(addr) == lease.Assigned && l.clock.now().Sub(began) < time.Hour {
 		if err := l.findLeaks(t.Context()); err != nil {
 			t.Fatal(err)
 		}
-		l.clock.at = l.clock.at.Add(time.Second)
+		l.clock.pass(time.Second)
 	}
-	if took := l.clock.at.Sub(began); l.state(addr) != lease.Cooling || took < 40*time.Second {
+	if took := l.clock.now().Sub(began); l.state(addr) != lease.Cooling || took < 40*time.Second {
 		t.Errorf("%s is %s after %s, want it back after the grace period of 40s", addr, l.state(addr), took)
 	}
 	l.hasNoEndpoint(t, "zombie-ends")
