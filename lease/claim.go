@@ -187,7 +187,7 @@ func (l *Lessee) ClaimAhead(ctx context.Context, p Pool, waiting func() int, pro
 			l.setCursor(p.Name, at)
 			return got, err
 		}
-		l.markFull(prefix, walk.total)
+		l.markFull(prefix, p, walk.total)
 	}
 	return 0, nil
 }
@@ -237,31 +237,39 @@ func (b *Block) within(ranges *netipx.IPSet) Set {
 	return s
 }
 
-// knownFull reports whether the block was found full a moment ago, and no
-// watch has told otherwise since.
+// blockOf is what one pool has of a block. Another pool may have addresses left
+// in it.
+type blockOf struct {
+	pool   string
+	prefix netip.Prefix
+}
+
+// knownFull reports whether the pool's part of the block was found full a moment
+// ago, and no watch has told otherwise since.
 func (l *Lessee) knownFull(prefix netip.Prefix, p Pool) bool {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	until, ok := l.full[prefix]
+	key := blockOf{p.Name, prefix}
+	until, ok := l.full[key]
 	if !ok {
 		return false
 	}
 	if l.now().After(until) {
-		delete(l.full, prefix)
+		delete(l.full, key)
 		return false
 	}
 	b := l.views[prefix].block
 	return b.LeasedTo(l.node.UID) == 0 || b.within(p.Ranges)&b.Claimable() == 0
 }
 
-func (l *Lessee) markFull(prefix netip.Prefix, total uint64) {
+func (l *Lessee) markFull(prefix netip.Prefix, p Pool, total uint64) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	pause := fullAtMost
 	if total < uint64(fullAtMost/fullFor) {
 		pause = fullFor * time.Duration(total)
 	}
-	l.full[prefix] = l.now().Add(pause)
+	l.full[blockOf{p.Name, prefix}] = l.now().Add(pause)
 }
 
 // walk enumerates the blocks of a set of ranges, each node from a place of

@@ -352,3 +352,21 @@ func TestCooledAddressNeedsNoTidy(t *testing.T) {
 		w.costs(func() { w.wantAddrs(a.add(w.pod("next", a), p).addrs, s.addrs) })
 	})
 }
+
+// Two pools share a block, of which this node leases nothing.
+func TestPoolIsNotFullBecauseAnotherOneIsInTheSameBlock(t *testing.T) {
+	history(t, func(w *world) {
+		a, b := w.node("a"), w.node("b")
+		first, second := pool("first", 0, "10.0.0.1-10.0.0.1"), pool("second", 0, "10.0.0.2-10.0.0.4")
+		b.add(w.pod("one", b), first)
+		r := w.pod("two", a).request("sandbox")
+		r.Families = [][]lease.Pool{{first, second}}
+		got, err := a.Acquire(w.Context(), r)
+		if err != nil {
+			w.Fatalf("%v\n%s", err, w)
+		}
+		if len(got) != 1 || !second.Ranges.Contains(got[0].Addr) {
+			w.Errorf("got %v", got)
+		}
+	})
+}

@@ -43,9 +43,9 @@ type Lessee struct {
 	// freed is when an address became free, for picking the one that has
 	// been free the longest.
 	freed map[netip.Addr]time.Time
-	// full is until when a block is known to have nothing to claim, cursors
-	// where the search of a pool, by name, goes on.
-	full    map[netip.Prefix]time.Time
+	// full is until when what a pool has of a block is known to have nothing
+	// to claim, cursors where the search of a pool, by name, goes on.
+	full    map[blockOf]time.Time
 	cursors map[string]uint64
 	// read ahead by Prepare: the endpoint of a pod, by UID.
 	pointers map[string]Endpoint
@@ -82,7 +82,7 @@ func New(c Config) (*Lessee, error) {
 		dirty:    map[netip.Addr]bool{},
 		busy:     map[netip.Addr]bool{},
 		freed:    map[netip.Addr]time.Time{},
-		full:     map[netip.Prefix]time.Time{},
+		full:     map[blockOf]time.Time{},
 		cursors:  map[string]uint64{},
 		pointers: map[string]Endpoint{},
 		queues:   map[netip.Prefix][]*amendment{},
