@@ -9,6 +9,9 @@ import (
 	"testing"
 	"time"
 
+	"k8s.io/client-go/kubernetes"
+	"k8s.io/client-go/rest"
+
 	"github.com/holdfast-ipam/holdfast/cni"
 	"github.com/holdfast-ipam/holdfast/lease"
 	"github.com/holdfast-ipam/holdfast/lease/leasetest"
@@ -26,7 +29,11 @@ func starting(t testing.TB) *Agent {
 		t.Fatal(err)
 	}
 	a := &Agent{config: DefaultConfig(), log: slog.New(slog.DiscardHandler), now: time.Now, metrics: newMetrics(), lessee: l}
-	a.upkeep = newUpkeep(a)
+	client, err := kubernetes.NewForConfig(&rest.Config{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	a.pods, a.upkeep = newPods(client, "node"), newUpkeep(a)
 	return a
 }
 
