@@ -37,13 +37,19 @@ type realServer struct {
 	kube   kubernetes.Interface
 }
 
-// TestAPIServer runs all that needs a real API server against one.
-func TestAPIServer(t *testing.T) {
+func startServer(t *testing.T) *realServer {
+	t.Helper()
 	s := &realServer{config: apitest.Start(t)}
 	var err error
 	if s.kube, err = kubernetes.NewForConfig(cluster.Config(s.config, "holdfast-test")); err != nil {
 		t.Fatal(err)
 	}
+	return s
+}
+
+// TestAPIServer runs all that needs a real API server against one.
+func TestAPIServer(t *testing.T) {
+	s := startServer(t)
 	for _, test := range []struct {
 		name string
 		run  func(*testing.T, *realServer)

@@ -11,10 +11,7 @@ import (
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/util/wait"
-	"k8s.io/client-go/kubernetes"
 
-	"github.com/holdfast-ipam/holdfast/agent/apitest"
-	"github.com/holdfast-ipam/holdfast/agent/cluster"
 	"github.com/holdfast-ipam/holdfast/agent/selection"
 	"github.com/holdfast-ipam/holdfast/cni"
 	"github.com/holdfast-ipam/holdfast/crds/spiderpool/v2beta1"
@@ -25,11 +22,7 @@ import (
 // TestInterfacesOfAPod plays what Multus asks for a pod with several
 // interfaces, one ADD after the other, against a real API server.
 func TestInterfacesOfAPod(t *testing.T) {
-	s := &realServer{config: apitest.Start(t)}
-	var err error
-	if s.kube, err = kubernetes.NewForConfig(cluster.Config(s.config, "holdfast-test")); err != nil {
-		t.Fatal(err)
-	}
+	s := startServer(t)
 	a := s.readyAgent(t, "several")
 	for _, test := range []struct {
 		name string

@@ -17,9 +17,7 @@ import (
 	appsv1 "k8s.io/api/apps/v1"
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
-	"k8s.io/client-go/kubernetes"
 
-	"github.com/holdfast-ipam/holdfast/agent/apitest"
 	"github.com/holdfast-ipam/holdfast/agent/cluster"
 	"github.com/holdfast-ipam/holdfast/agent/elected"
 	"github.com/holdfast-ipam/holdfast/agent/selection"
@@ -32,11 +30,7 @@ import (
 // TestLifeOfAnEndpoint has pods and their endpoints come and go on a real API
 // server, by the hands of agents and of people.
 func TestLifeOfAnEndpoint(t *testing.T) {
-	s := &realServer{config: apitest.Start(t)}
-	var err error
-	if s.kube, err = kubernetes.NewForConfig(cluster.Config(s.config, "holdfast-test")); err != nil {
-		t.Fatal(err)
-	}
+	s := startServer(t)
 	for _, test := range []struct {
 		name string
 		run  func(*testing.T, *realServer)

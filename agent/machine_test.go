@@ -12,10 +12,8 @@ import (
 	corev1 "k8s.io/api/core/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
-	"k8s.io/client-go/kubernetes"
 
 	"github.com/holdfast-ipam/holdfast/agent/apitest"
-	"github.com/holdfast-ipam/holdfast/agent/cluster"
 	"github.com/holdfast-ipam/holdfast/agent/elected"
 	"github.com/holdfast-ipam/holdfast/crds/spiderpool/v2beta1"
 	"github.com/holdfast-ipam/holdfast/lease"
@@ -48,11 +46,7 @@ const (
 // TestVirtualMachines has virtual machines come, move and go on a real API
 // server.
 func TestVirtualMachines(t *testing.T) {
-	s := &realServer{config: apitest.Start(t)}
-	var err error
-	if s.kube, err = kubernetes.NewForConfig(cluster.Config(s.config, "holdfast-test")); err != nil {
-		t.Fatal(err)
-	}
+	s := startServer(t)
 	t.Run("WithoutKubeVirtNothingWantsTheAddress", func(t *testing.T) {
 		m, err := elected.FindMachine(s.kube.Discovery().RESTClient(), true)(t.Context(), "default", "vm")
 		if err != nil || m.Wanted || len(m.Pods) > 0 {
