@@ -79,10 +79,9 @@ func (l *Lessee) setAside(s Sandbox, addrs []netip.Addr, rest time.Duration) (bo
 		if e.Owner != first.Owner || e.State != Assigned {
 			continue
 		}
-		// Since lies ahead by what the rest is longer than a cool-down.
 		since := l.now()
 		if slices.Contains(addrs, addr) {
-			since = since.Add(max(0, rest-l.coolDown))
+			since = l.coolingSince(rest)
 			e.Owner.PodUID = "" // nobody's next ADD finds it
 		} else {
 			e.Container = ""

@@ -484,7 +484,7 @@ func (l *Lessee) releaseIf(rest time.Duration, match func(e *Entry, container st
 			e.State = Retained
 		default:
 			e.State = Cooling
-			since = since.Add(max(0, rest-l.coolDown))
+			since = l.coolingSince(rest)
 		}
 		e.Since, e.Container, e.Others = since, "", nil
 		l.set(e)

@@ -139,6 +139,12 @@ func (l *Lessee) isStarted() bool {
 	return l.started
 }
 
+// coolingSince returns since when an address cools down that is to rest that
+// long, or a cool-down if that is longer: it lies ahead by the difference.
+func (l *Lessee) coolingSince(rest time.Duration) time.Time {
+	return l.now().Add(max(0, rest-l.coolDown))
+}
+
 // cool frees what has cooled down and drops what is another node's: by the
 // node's view, which is at least as new as its own last write.
 func (l *Lessee) cool() {
