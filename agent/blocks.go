@@ -35,38 +35,38 @@ func newBlocks(c *cluster.Client, nodeUID string) *blocks {
 }
 
 // list returns the blocks by a quorum read.
-func (b *blocks) list(ctx context.Context) ([]lease.Block, error) {
+func (b *blocks) list(ctx context.Context) (lease.Leases, error) {
 	list, err := b.cluster.Kinds().IPBlocks().List(ctx, metav1.ListOptions{LabelSelector: b.selector})
 	if err != nil {
-		return nil, fmt.Errorf("list this node's blocks: %w", err)
+		return lease.Leases{}, fmt.Errorf("list this node's blocks: %w", err)
 	}
-	var blocks []lease.Block
+	leases := lease.Leases{Version: list.ResourceVersion}
 	for i := range list.Items {
 		block, err := b.cluster.FromIPBlock(&list.Items[i])
 		if err != nil {
-			return nil, err
+			return lease.Leases{}, err
 		}
-		blocks = append(blocks, block)
+		leases.Blocks = append(leases.Blocks, block)
 	}
-	return blocks, nil
+	return leases, nil
 }
 
 // learn tells the lessee which leases the node has and, where the journal was
 // lost, which of their addresses are known to be in use.
 func (a *Agent) learn(ctx context.Context, lost bool) error {
-	blocks, err := a.blocks.list(ctx)
+	leases, err := a.blocks.list(ctx)
 	if err != nil {
 		return err
 	}
 	var inUse []lease.Entry
-	if lost && len(blocks) > 0 {
-		if inUse, err = a.recollect(ctx, blocks); err != nil {
+	if lost && len(leases.Blocks) > 0 {
+		if inUse, err = a.recollect(ctx, leases.Blocks); err != nil {
 			return err
 		}
 		a.log.Warn("the journal is lost: addresses in doubt stay unused for a while",
-			"inUse", len(inUse), "blocks", len(blocks), "duration", quarantine)
+			"inUse", len(inUse), "blocks", len(leases.Blocks), "duration", quarantine)
 	}
-	if err := a.lessee.Start(blocks, lost, inUse, quarantine); err != nil {
+	if err := a.lessee.Start(leases, lost, inUse, quarantine); err != nil {
 		return err
 	}
 	if lost {
@@ -124,12 +124,12 @@ func (a *Agent) findLost(ctx context.Context) error {
 // out of service and be under way since; to assign an address writes nothing
 // that would stop it, but after this write it has lost.
 func (a *Agent) relearn(ctx context.Context) error {
-	blocks, err := a.blocks.list(ctx)
+	leases, err := a.blocks.list(ctx)
 	if err != nil {
 		return err
 	}
 	left := map[netip.Prefix]bool{}
-	for _, b := range blocks {
+	for _, b := range leases.Blocks {
 		stored, err := a.cluster.PutBlock(ctx, b)
 		if errors.Is(err, lease.ErrConflict) {
 			continue // somebody's write has done the same, and is read below

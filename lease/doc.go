@@ -57,7 +57,8 @@
 //
 // A node may not have heard of the newest state, but it never goes back: of
 // each block in which it has ever leased it remembers the latest version it
-// saw, its own writes included, and an older one is not looked at (view.go).
+// saw, its own writes included, and an older one is not looked at (view.go);
+// nor is one from before its process read which leases it has ([Leases]).
 // So a watch may lag behind without end and repeat itself. A block in which
 // the node leases nothing is watched by nobody and read before it is judged.
 //

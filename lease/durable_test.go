@@ -160,7 +160,7 @@ func TestLostJournalQuarantines(t *testing.T) {
 		inUse, _ := a.entry(known.addrs[0])
 		a.disk.Replace()
 		a.boot()
-		if err := a.Start(a.blocks(), true, []lease.Entry{inUse}, quarantine); err != nil {
+		if err := a.Start(a.leases(), true, []lease.Entry{inUse}, quarantine); err != nil {
 			w.Fatal(err)
 		}
 		a.Trust(time.Now().Add(24 * time.Hour))
@@ -193,7 +193,7 @@ func TestLostJournalBelievesLeasesOnly(t *testing.T) {
 		a.disk.Replace()
 		a.boot()
 		stray := lease.Entry{Addr: addr("10.9.9.9"), State: lease.Assigned, Owner: lease.Owner{PodUID: "x", Interface: ifname}}
-		if err := a.Start(a.blocks(), true, []lease.Entry{stray}, time.Minute); err != nil {
+		if err := a.Start(a.leases(), true, []lease.Entry{stray}, time.Minute); err != nil {
 			w.Fatal(err)
 		}
 		if entries := a.Entries(); len(entries) != 1 || entries[0].Addr != s.addrs[0] {

@@ -26,6 +26,7 @@ const (
 	maxStateless   = 5
 	maxReplicas    = 3
 	mostOperations = 8
+	maxLag         = 20 // versions
 )
 
 // TestRandomHistoriesKeepThePromises plays seeded histories of three nodes
@@ -199,17 +200,12 @@ func (h *sim) boot(n *simNode) {
 	if err != nil {
 		h.t.Fatal(err)
 	}
-	var blocks []lease.Block
-	for _, b := range h.cluster.Blocks() {
-		if b.LeasedTo(n.id.UID) != 0 {
-			blocks = append(blocks, b)
-		}
-	}
-	if err := l.Start(blocks, false, nil, 0); err != nil {
+	if err := l.Start(h.cluster.Leases(n.id.UID), false, nil, 0); err != nil {
 		h.t.Fatal(err)
 	}
 	l.Trust(time.Now().Add(1000 * time.Hour))
-	n.Lessee, n.busy, n.seen = l, map[string]bool{}, h.version()
+	n.Lessee, n.busy = l, map[string]bool{}
+	n.seen = h.version() - min(h.version(), h.random.Uint64N(maxLag)) // a watch may begin with an old state
 }
 
 // version is the version of the last change.

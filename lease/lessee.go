@@ -28,8 +28,10 @@ type Lessee struct {
 
 	mu sync.Mutex
 	// started is set when the blocks of this node are known; before that
-	// only what the journal knows is answered.
-	started bool
+	// only what the journal knows is answered. startedAt is the version as
+	// of which they were read.
+	started   bool
+	startedAt string
 	// trustedUntil ends the time in which new assignments are begun without
 	// having heard from the cluster, see [Lessee.Trust].
 	trustedUntil time.Time

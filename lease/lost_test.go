@@ -49,7 +49,7 @@ func TestDelAfterALostJournalGivesNothingBackBeforeThePodIsGone(t *testing.T) {
 		a.disk.Replace()
 		a.boot()
 		inUse := []lease.Entry{{Addr: now.addrs[0], State: lease.Assigned, Owner: web.owner(), Container: lease.UnknownSandbox, Detail: json.RawMessage("{}"), Namespace: namespace, Pod: web.name}}
-		if err := a.Start(a.blocks(), true, inUse, time.Minute); err != nil {
+		if err := a.Start(a.leases(), true, inUse, time.Minute); err != nil {
 			w.Fatal(err)
 		}
 		for range 2 {
@@ -76,7 +76,7 @@ func TestAddAfterALostJournalGetsAnotherAddressForOneOfNoPool(t *testing.T) {
 		a.disk.Replace()
 		a.boot()
 		inUse := []lease.Entry{{Addr: had.addrs[0], State: lease.Assigned, Owner: web.owner(), Container: lease.UnknownSandbox, Namespace: namespace, Pod: web.name}}
-		if err := a.Start(a.blocks(), true, inUse, time.Minute); err != nil {
+		if err := a.Start(a.leases(), true, inUse, time.Minute); err != nil {
 			w.Fatal(err)
 		}
 		a.Trust(time.Now().Add(time.Hour))
@@ -96,7 +96,7 @@ func TestAddAfterALostJournalGetsTheFamilyThatNothingTellsOf(t *testing.T) {
 		a.disk.Replace()
 		a.boot()
 		inUse := []lease.Entry{{Addr: had.addrs[1], State: lease.Assigned, Owner: web.owner(), Container: lease.UnknownSandbox, Detail: json.RawMessage("{}"), Namespace: namespace, Pod: web.name}}
-		if err := a.Start(a.blocks(), true, inUse, time.Minute); err != nil {
+		if err := a.Start(a.leases(), true, inUse, time.Minute); err != nil {
 			w.Fatal(err)
 		}
 		a.Trust(time.Now().Add(time.Hour))

@@ -77,8 +77,19 @@ func (l *Lessee) Observe(b Block) error {
 	if err := b.Validate(); err != nil {
 		return err
 	}
-	l.see(b)
+	if l.sinceStart(b) {
+		l.see(b)
+	}
 	return nil
+}
+
+// sinceStart reports whether a block's state is later than the read of this
+// node's leases. A watch that lags behind may begin before it, and report a
+// lease that had ended by then in a block which that read did not find.
+func (l *Lessee) sinceStart(b Block) bool {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return newer(b.Version, l.startedAt)
 }
 
 // Missing takes note that a watch reports a block as gone, or as one in which
@@ -105,13 +116,21 @@ func (l *Lessee) Leasing() []netip.Prefix {
 	return in
 }
 
-// Start makes the lessee ready for new assignments. blocks are all blocks in
-// which the node holds leases, by a quorum read that was begun after the
-// journal was opened. Where the journal was lost, every leased address
-// counts as taken: quarantine is then how long an address that nothing else
-// claims stays cooling, and inUse are the addresses known to be in use.
-func (l *Lessee) Start(blocks []Block, lost bool, inUse []Entry, quarantine time.Duration) error {
-	for _, b := range blocks {
+// Leases are all blocks in which a node leases, by one quorum read.
+type Leases struct {
+	Blocks []Block
+	// Version is the resourceVersion of the whole list: no state of a block
+	// that is as old or older says more than the list.
+	Version string
+}
+
+// Start makes the lessee ready for new assignments. leases are this node's, by
+// a read that was begun after the journal was opened. Where the journal was
+// lost, every leased address counts as taken: quarantine is then how long an
+// address that nothing else claims stays cooling, and inUse are the addresses
+// known to be in use.
+func (l *Lessee) Start(leases Leases, lost bool, inUse []Entry, quarantine time.Duration) error {
+	for _, b := range leases.Blocks {
 		if err := l.Observe(b); err != nil {
 			return err
 		}
@@ -123,7 +142,7 @@ func (l *Lessee) Start(blocks []Block, lost bool, inUse []Entry, quarantine time
 	}
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	l.started = true
+	l.started, l.startedAt = true, leases.Version
 	return nil
 }
 

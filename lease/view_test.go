@@ -61,6 +61,31 @@ func TestLaggingWatchBringsNoDeletedBlockBack(t *testing.T) {
 	})
 }
 
+// The same after a restart: the memory of what was seen is gone, and a watch may
+// begin with what was before the process read its leases.
+func TestWatchThatBeginsBeforeTheStartBringsNoLeaseBack(t *testing.T) {
+	history(t, func(w *world) {
+		a := w.node("a")
+		p := pool("p", 0, "10.0.0.1-10.0.0.1")
+		first := a.add(w.pod("web", a), p)
+		old := w.block(first.addrs[0])
+		a.del(first)
+		w.pass(coolDown)
+		a.tidy()
+		if err := a.Yield(w.Context(), a.Free()); err != nil {
+			w.Fatal(err)
+		}
+		a.restart()
+
+		if err := a.Observe(old); err != nil {
+			w.Fatal(err)
+		}
+		if free := a.Free(); len(free) != 0 {
+			w.Fatalf("a would hand out %v, which it yielded before it was restarted\n%s", free, w)
+		}
+	})
+}
+
 // What a node that leases nothing in a block knows of it is kept fresh by
 // nobody, so a claim begins with a read.
 func TestStaleViewOfUnwatchedBlockIsNotTrusted(t *testing.T) {

@@ -90,7 +90,7 @@ func (n *node) boot() {
 // start tells a process which leases its node has.
 func (n *node) start() {
 	n.w.Helper()
-	if err := n.Start(n.blocks(), false, nil, 0); err != nil {
+	if err := n.Start(n.leases(), false, nil, 0); err != nil {
 		n.w.Fatal(err)
 	}
 	n.Trust(time.Now().Add(24 * time.Hour))
@@ -105,12 +105,8 @@ func (n *node) restart() {
 	n.start()
 }
 
-// blocks are those in which the node has a lease.
-func (n *node) blocks() []lease.Block {
-	return slices.DeleteFunc(n.w.cluster.Blocks(), func(b lease.Block) bool {
-		return b.LeasedTo(n.id.UID) == 0
-	})
-}
+// leases are those of the node.
+func (n *node) leases() lease.Leases { return n.w.cluster.Leases(n.id.UID) }
 
 // pass lets time go by.
 func (w *world) pass(d time.Duration) { time.Sleep(d) } // synctest's time

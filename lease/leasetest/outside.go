@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"maps"
 	"slices"
+	"strconv"
 	"strings"
 
 	"github.com/holdfast-ipam/holdfast/lease"
@@ -50,6 +51,20 @@ func (c *Cluster) Blocks() []lease.Block {
 		all = append(all, b.Clone())
 	}
 	return all
+}
+
+// Leases returns what a quorum read says of a node. Like [Cluster.Blocks] it
+// counts as no call.
+func (c *Cluster) Leases(nodeUID string) lease.Leases {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	leases := lease.Leases{Version: strconv.FormatUint(c.version, 10)}
+	for _, name := range slices.Sorted(maps.Keys(c.blocks)) {
+		if b := c.blocks[name]; b.LeasedTo(nodeUID) != 0 {
+			leases.Blocks = append(leases.Blocks, b.Clone())
+		}
+	}
+	return leases
 }
 
 // Endpoints returns all endpoints as stored, sorted by namespace and name.
