@@ -28,6 +28,8 @@ const (
 	PathCheck    = "/v1/check"    // POST CheckRequest: 204
 	PathGC       = "/v1/gc"       // POST GCRequest: 204
 	PathStatus   = "/v1/status"   // GET: 200 Status
+
+	PathCoordination = "/v1/coordination" // POST CoordinationRequest: 200 Coordination
 )
 
 // How long the plugin waits. The agent's own waits (for an address to be
