@@ -150,6 +150,7 @@ func (a *Agent) choose(pod *corev1.Pod, q *cni.AddRequest) (selection.Selection,
 		DefaultIPv4: q.DefaultIPv4Pools, DefaultIPv6: q.DefaultIPv6Pools,
 		EnableIPv4: a.config.EnableIPv4, EnableIPv6: a.config.EnableIPv6,
 		ClusterNetwork: a.config.ClusterNetwork, InstallNamespace: a.options.Namespace,
+		Master: masterOf(q),
 	})
 	if err != nil {
 		return selection.Selection{}, &cni.Error{

@@ -15,6 +15,9 @@ type config struct {
 	CNIVersion string      `json:"cniVersion"`
 	Name       string      `json:"name"`
 	IPAM       *ipamConfig `json:"ipam"`
+	// DeviceID is the PCI address of the virtual function, which Multus adds
+	// for the sriov plugin. It is read for match_master_subnet only.
+	DeviceID json.RawMessage `json:"deviceID"`
 	// PrevResult is decoded by CHECK only: a DEL must not fail for it.
 	PrevResult json.RawMessage `json:"prevResult"`
 	// ValidAttachments is nil when the runtime gave no list (absent or null),

@@ -87,8 +87,17 @@ type AddRequest struct {
 	DefaultIPv6Pools []string `json:"defaultIPv6Pools,omitempty"`
 	// CleanGateway leaves the default route out of the result.
 	CleanGateway bool `json:"cleanGateway,omitempty"`
-	// MatchMasterSubnet is the configuration's match_master_subnet.
-	MatchMasterSubnet bool `json:"matchMasterSubnet,omitempty"`
+	// Master is there if the configuration has match_master_subnet: the pools
+	// must be of a subnet in which it has an address.
+	Master *Master `json:"master,omitempty"`
+}
+
+// Master is the interface of the node that the pod's is made of: for a virtual
+// function of SR-IOV, that of its physical function.
+type Master struct {
+	Name string `json:"name"`
+	// Addresses are its own, without link-local ones.
+	Addresses []netip.Prefix `json:"addresses"`
 }
 
 // AddResult is what an interface gets. The order of addresses is IPv4, then

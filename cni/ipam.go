@@ -31,15 +31,19 @@ func Add(ctx context.Context, args *skel.CmdArgs) error {
 	if err != nil {
 		return err
 	}
+	master, err := conf.master()
+	if err != nil {
+		return err
+	}
 	ctx, cancel := context.WithTimeout(ctx, AddTimeout)
 	defer cancel()
 	answer, err := addUnused(ctx, conf.client(AddPatience), AddRequest{
-		Attachment:        Attachment{ContainerID: args.ContainerID, Interface: args.IfName, Pod: pod},
-		Network:           conf.Name,
-		DefaultIPv4Pools:  conf.IPAM.DefaultIPv4Pools,
-		DefaultIPv6Pools:  conf.IPAM.DefaultIPv6Pools,
-		CleanGateway:      conf.IPAM.CleanGateway,
-		MatchMasterSubnet: conf.IPAM.MatchMasterSubnet,
+		Attachment:       Attachment{ContainerID: args.ContainerID, Interface: args.IfName, Pod: pod},
+		Network:          conf.Name,
+		DefaultIPv4Pools: conf.IPAM.DefaultIPv4Pools,
+		DefaultIPv6Pools: conf.IPAM.DefaultIPv6Pools,
+		CleanGateway:     conf.IPAM.CleanGateway,
+		Master:           master,
 	}, args.Netns)
 	if err != nil {
 		return printable(err, AddFailed+": ")

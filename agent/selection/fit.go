@@ -28,7 +28,7 @@ func (in *Input) unfit(pool *v2beta1.SpiderIPPool, version int64) string {
 	default:
 		return fmt.Sprintf("is an IPv%d pool (spec.subnet is %s)", family, pool.Spec.Subnet)
 	}
-	for _, check := range []func(*v2beta1.IPPoolSpec) string{in.unfitNode, in.unfitNamespace, in.unfitPod, in.unfitNetwork} {
+	for _, check := range []func(*v2beta1.IPPoolSpec) string{in.unfitNode, in.unfitNamespace, in.unfitPod, in.unfitNetwork, in.unfitMaster} {
 		if reason := check(&pool.Spec); reason != "" {
 			return reason
 		}

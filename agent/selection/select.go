@@ -15,7 +15,7 @@
 //
 // Names may have wildcards (path.Match). Each pool named is then looked at
 // (fit.go): it must be there and not on its way out, of the right IP version,
-// and for this node, namespace, pod and network. Those left are returned in
+// and for this node, namespace, pod, network and master. Those left are returned in
 // the order they were named; default pools in the order of how closely they
 // are bound to the pod, then by name.
 package selection
@@ -59,6 +59,8 @@ type Input struct {
 	// ClusterNetwork is namespace/name of the Multus network of first
 	// interfaces whose pod names none, and empty without one.
 	ClusterNetwork string
+	// Master is set if pools must be of one of its subnets.
+	Master *Master
 	// InstallNamespace is the namespace of names without one in the pools'
 	// spec.multusName.
 	InstallNamespace string

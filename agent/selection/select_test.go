@@ -3,6 +3,7 @@ package selection
 import (
 	"errors"
 	"maps"
+	"net/netip"
 	"slices"
 	"strings"
 	"testing"
@@ -290,4 +291,37 @@ func TestPoolOfANetworkIsForItsInterfaces(t *testing.T) {
 			}
 		})
 	}
+}
+
+func TestPoolIsOfASubnetOfTheMaster(t *testing.T) {
+	in := newInput(t,
+		pool4("rail-1", func(p *v2beta1.SpiderIPPool) { p.Spec.Subnet = "10.1.0.0/16" }),
+		pool4("rail-2", func(p *v2beta1.SpiderIPPool) { p.Spec.Subnet = "10.2.0.0/16" }),
+		pool4("rail-3", func(p *v2beta1.SpiderIPPool) { p.Spec.Subnet = "fd02::/64" }),
+	)
+	in.DefaultIPv4, in.DefaultIPv6 = []string{"rail-*"}, []string{"rail-*"}
+	for name, test := range map[string]struct {
+		addrs []netip.Prefix
+		want  string
+	}{
+		"of both families": {[]netip.Prefix{netip.MustParsePrefix("10.2.0.4/16"), netip.MustParsePrefix("fd02::4/64")}, "rail-2/rail-3"},
+		"of two subnets":   {[]netip.Prefix{netip.MustParsePrefix("10.2.0.4/24"), netip.MustParsePrefix("10.1.0.4/24"), netip.MustParsePrefix("fd02::4/64")}, "rail-1 rail-2/rail-3"},
+		"of IPv4 only":     {[]netip.Prefix{netip.MustParsePrefix("10.2.0.4/16")}, "no IPv6 pool fits, of those named by default_ipv4_ippool, default_ipv6_ippool of the network's configuration: pool rail-3 is not for master ens1f0, which has 10.2.0.4/16 and nothing in spec.subnet fd02::/64 (match_master_subnet"},
+		"of another one":   {[]netip.Prefix{netip.MustParsePrefix("10.3.0.4/16")}, "pool rail-1 is not for master ens1f0, which has 10.3.0.4/16 and nothing in spec.subnet 10.1.0.0/16 (match_master_subnet of the network's configuration); pool rail-2 is not"},
+		"of none":          {nil, "which has no address and nothing in spec.subnet"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			in.Master = &Master{Name: "ens1f0", Addresses: test.addrs}
+			s, err := Select(in)
+			got := poolNames(s.IPv4) + "/" + poolNames(s.IPv6)
+			if err != nil {
+				got = err.Error()
+			}
+			if !strings.Contains(got, test.want) {
+				t.Errorf("got %s\nwant %s", got, test.want)
+			}
+		})
+	}
+	in.Master = nil
+	checkNames(t, in, "rail-1 rail-2/rail-3")
 }

@@ -45,12 +45,12 @@ func TestAddAsksForWhatTheConfigurationSays(t *testing.T) {
 	t.Parallel()
 	agent := newAgent(t, 200, bareAnswer)
 	conf := network("1.0.0", agent.socket, "", `,
-		"default_ipv4_ippool":["a","b"],"default_ipv6_ippool":["c"],"clean_gateway":true,"match_master_subnet":true,
+		"default_ipv4_ippool":["a","b"],"default_ipv6_ippool":["c"],"clean_gateway":true,
 		"log_level":"debug","log_file_path":"/var/log/x.log","log_file_max_size":100,"log_file_max_age":30,"log_file_max_count":7`)
 	mustSucceed(t, runPlugin(t, "spiderpool", conf, environment("ADD")...))
 	agent.mustHaveBeenAsked(t, call{"POST", "/v1/add", `{
 		"containerID":"c0ffee","interface":"eth0","pod":{"namespace":"default","name":"test-sts-0","uid":"u-1"},
-		"network":"lan","defaultIPv4Pools":["a","b"],"defaultIPv6Pools":["c"],"cleanGateway":true,"matchMasterSubnet":true}`})
+		"network":"lan","defaultIPv4Pools":["a","b"],"defaultIPv6Pools":["c"],"cleanGateway":true}`})
 }
 
 func TestAddWorksForARuntimeThatPassesNoPodUID(t *testing.T) {
