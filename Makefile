@@ -53,6 +53,7 @@ verify: $(BIN)/staticcheck $(BIN)/helm ## format, vet, lint, generated files, im
 
 unit: $(BIN)/gotestsum ## tests with the race detector; no root, no docker
 	@mkdir -p $(RESULTS); failed=0
+	tools/uml
 	$(BIN)/gotestsum --format pkgname --hide-summary skipped --jsonfile $(RESULTS)/unit.json -- -race ./... || failed=1
 	cd tools && $(BIN)/gotestsum --format pkgname --jsonfile $(RESULTS)/tools.json -- ./... || failed=1
 	exit $$failed
