@@ -53,23 +53,24 @@ type Agent struct {
 	log     *slog.Logger
 	now     func() time.Time
 
-	node       lease.Node
-	kube       kubernetes.Interface
-	clients    *crds.Clients
-	networks   *elected.Networks
-	metadata   metadata.Interface
-	cluster    *cluster.Client
-	lessee     *lease.Lessee
-	pods       *pods
-	pools      *pools
-	nodes      *ownNode
-	namespaces *namespaces
-	blocks     *blocks
-	upkeep     *upkeep
-	endpoints  *endpoints
-	leaks      *leaks
-	metrics    *metrics
-	events     *podEvents
+	node         lease.Node
+	kube         kubernetes.Interface
+	clients      *crds.Clients
+	networks     *elected.Networks
+	metadata     metadata.Interface
+	cluster      *cluster.Client
+	lessee       *lease.Lessee
+	pods         *pods
+	pools        *pools
+	nodes        *ownNode
+	namespaces   *namespaces
+	coordinators *coordinators
+	blocks       *blocks
+	upkeep       *upkeep
+	endpoints    *endpoints
+	leaks        *leaks
+	metrics      *metrics
+	events       *podEvents
 	// complete marks a journal that was lost as rebuilt.
 	complete func() error
 	// learned is set when the lessee knows the leases this node began with.
@@ -128,6 +129,7 @@ func (a *Agent) connect(rc *rest.Config) error {
 	a.pools = newPools(a.clients, a.now)
 	a.nodes = newOwnNode(a.kube, a.options.NodeName)
 	a.namespaces = newNamespaces(a.metadata)
+	a.coordinators = newCoordinators(a.clients)
 	a.events = newPodEvents(a.kube.CoreV1(), a.now)
 	a.upkeep = newUpkeep(a)
 	a.endpoints = newEndpoints(a)
@@ -181,6 +183,8 @@ func (a *Agent) work(ctx context.Context, disk lease.Disk, fresh bool) (err erro
 	for _, informer := range a.informers() {
 		group.Go(func() error { informer.RunWithContext(ctx); return nil })
 	}
+	// No address waits for it.
+	group.Go(func() error { a.coordinators.informer.RunWithContext(ctx); return nil })
 	group.Go(func() error { return a.webhook(ctx) })
 	group.Go(func() error { return a.heartbeat(ctx) })
 	group.Go(func() error { return a.begin(ctx, group, fresh) })

@@ -36,7 +36,7 @@ func newMetrics() *metrics {
 		}, []string{"verb"}),
 		api: prometheus.NewCounterVec(prometheus.CounterOpts{
 			Name: "holdfast_api_requests_total",
-			Help: "Requests to the API server, by verb, resource and cause: add, conflict, del, check or gc for what that request of the plugin waited for, prepare for what was done ahead of an ADD, background for the rest.",
+			Help: "Requests to the API server, by verb, resource and cause: add, conflict, del, check, gc or coordination for what that request of the plugin waited for, prepare for what was done ahead of an ADD, background for the rest.",
 		}, []string{"verb", "resource", "cause"}),
 		conflicts: prometheus.NewCounterVec(prometheus.CounterOpts{
 			Name: "holdfast_ip_conflicts_total",

@@ -77,6 +77,7 @@ func (a *Agent) socketHandler() http.Handler {
 	handle(mux, a, "POST "+cni.PathDel, a.del)
 	handle(mux, a, "POST "+cni.PathCheck, a.check)
 	handle(mux, a, "POST "+cni.PathGC, a.gc)
+	handle(mux, a, "POST "+cni.PathCoordination, a.coordination)
 	mux.HandleFunc("GET "+cni.PathStatus, func(w http.ResponseWriter, _ *http.Request) {
 		a.reply(w, http.StatusOK, a.status())
 	})
@@ -156,6 +157,8 @@ func requestAttrs(q any) []slog.Attr {
 			attrs = append(attrs, slog.String("address", c.Address.String()), slog.String("usedBy", c.MAC))
 		}
 		return attrs
+	case *cni.CoordinationRequest:
+		return attachmentAttrs(q.Attachment)
 	case *cni.DelRequest:
 		return attachmentAttrs(q.Attachment)
 	case *cni.CheckRequest:
@@ -194,10 +197,10 @@ func cniError(err error) *cni.Error {
 }
 
 // httpStatus tells the plugin whether to ask again by itself (503, the agent
-// is starting) or to report the error.
+// is starting, or waits for something itself) or to report the error.
 func httpStatus(err error, e *cni.Error) int {
 	switch {
-	case errors.Is(err, lease.ErrNotStarted):
+	case errors.Is(err, lease.ErrNotStarted), errors.Is(err, errSoon):
 		return http.StatusServiceUnavailable
 	case e.Code == uint(cnitypes.ErrTryAgainLater):
 		return http.StatusInternalServerError

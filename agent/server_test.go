@@ -13,6 +13,7 @@ import (
 	"k8s.io/client-go/rest"
 
 	"github.com/holdfast-ipam/holdfast/cni"
+	"github.com/holdfast-ipam/holdfast/crds"
 	"github.com/holdfast-ipam/holdfast/lease"
 	"github.com/holdfast-ipam/holdfast/lease/leasetest"
 )
@@ -33,7 +34,11 @@ func starting(t testing.TB) *Agent {
 	if err != nil {
 		t.Fatal(err)
 	}
-	a.pods, a.upkeep = newPods(client, "node"), newUpkeep(a)
+	clients, err := crds.NewClients(&rest.Config{}, http.DefaultClient)
+	if err != nil {
+		t.Fatal(err)
+	}
+	a.pods, a.coordinators, a.upkeep = newPods(client, "node"), newCoordinators(clients), newUpkeep(a)
 	return a
 }
 
@@ -80,7 +85,7 @@ func TestCheckOfAnAddressNobodyAssignedFails(t *testing.T) {
 // result, or an Error that says something; an agent is not to be brought down
 // by a plugin of another version.
 func FuzzSocket(f *testing.F) {
-	paths := []string{cni.PathDel, cni.PathCheck, cni.PathGC, cni.PathConflict}
+	paths := []string{cni.PathDel, cni.PathCheck, cni.PathGC, cni.PathConflict, cni.PathCoordination}
 	for i := range paths {
 		f.Add(i, `{"containerID":"c","interface":"eth0","pod":{"namespace":"default","name":"web-0","uid":"u"}}`)
 		f.Add(i, `{"network":"net","valid":[{"containerID":"c","interface":"eth0"}],"addresses":["10.0.0.1/16","fd00::1/64"]}`)

@@ -16,7 +16,14 @@ import (
 // for all its interfaces.
 type CoordinationRequest struct {
 	Attachment
+	// Mode is the network configuration's mode, empty if it leaves it to the
+	// cluster. Where the coordinator is off, by either, the answer waits for
+	// nothing to be found out, and may have no networks.
+	Mode string `json:"mode,omitempty"`
 }
+
+// ModeDisabled is the Mode that switches the coordinator off.
+const ModeDisabled = "disabled"
 
 // Coordination is the settings of the cluster's SpiderCoordinator, with the
 // CRD's names and defaults, the networks in its status, and the pod's wish. A
