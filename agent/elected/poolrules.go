@@ -39,6 +39,7 @@ func (s *poolStatus) poolGone(was *v2beta1.SpiderIPPool) {
 	delete(s.parsed, was.Name)
 	delete(s.conflicts, was.Name)
 	s.mu.Unlock()
+	s.completePool.forget(was.Name)
 	s.neighboursLater(was)
 }
 

@@ -2,12 +2,10 @@ package elected
 
 import (
 	"context"
-	"encoding/json"
+	"errors"
 	"fmt"
 	"log/slog"
-	"maps"
 	"net/netip"
-	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -52,6 +50,11 @@ type poolStatus struct {
 	queue    queue[string]
 	log      *slog.Logger
 
+	// reservations has the SpiderReservedIPs to complete.
+	reservations     queue[string]
+	completePool     *completer[*v2beta1.SpiderIPPool]
+	completeReserved *completer[*v2beta1.SpiderReservedIP]
+
 	// known is how many blocks there are.
 	known atomic.Int64
 
@@ -84,8 +87,13 @@ func (d *Duties) keepPoolStatus(ctx context.Context, w *watches, log *slog.Logge
 		reserved: newCache(d.config.CRDs.ReservedIPs(), &v2beta1.SpiderReservedIP{}, nil),
 		queue:    newQueue[string]("pools"),
 		log:      log,
-		wrote:    make(map[string]time.Time),
-		parsed:   make(map[string]parsedPool),
+
+		reservations:     newQueue[string]("reservations"),
+		completePool:     newCompleter(d.config.CRDs.IPPools(), admission.DefaultPool),
+		completeReserved: newCompleter(d.config.CRDs.ReservedIPs(), admission.DefaultReservedIP),
+
+		wrote:  make(map[string]time.Time),
+		parsed: make(map[string]parsedPool),
 
 		conflicts: make(map[string]conflicts),
 	}
@@ -100,6 +108,7 @@ func (d *Duties) keepPoolStatus(ctx context.Context, w *watches, log *slog.Logge
 		log.Error("cannot begin", "err", err)
 		return
 	}
+	wg.Go(func() { s.reservations.work(ctx, 1, log, s.doReserved) })
 	s.queue.work(ctx, 2, log, s.do)
 }
 
@@ -107,13 +116,10 @@ func (s *poolStatus) watch() error {
 	if err := s.pools.On(s.poolChanged, s.poolGone); err != nil {
 		return err
 	}
-	err := s.reserved.On(
-		func(_, _ *v2beta1.SpiderReservedIP) { s.allLater() },
-		func(*v2beta1.SpiderReservedIP) { s.allLater() })
-	if err != nil {
+	if err := s.reserved.On(s.reservedChanged, s.reservedGone); err != nil {
 		return err
 	}
-	err = s.endpoints.On(
+	err := s.endpoints.On(
 		func(was, is *v2beta1.SpiderEndpoint) { s.endpointChanged(was, is) },
 		func(was *v2beta1.SpiderEndpoint) { s.endpointChanged(was) })
 	if err != nil {
@@ -189,7 +195,8 @@ func (s *poolStatus) addresses(pool *v2beta1.SpiderIPPool) (*netipx.IPSet, error
 	return p.addrs, p.err
 }
 
-// do brings one pool up to date.
+// do brings one pool up to date. One that cannot be completed is counted all
+// the same.
 func (s *poolStatus) do(ctx context.Context, name string) (again bool, err error) {
 	pool, ok := s.pools.Get(name)
 	if !ok {
@@ -199,62 +206,28 @@ func (s *poolStatus) do(ctx context.Context, name string) (again bool, err error
 		if gone, err := s.finish(ctx, pool); gone || err != nil {
 			return err != nil, err
 		}
-	} else if pool, err = s.complete(ctx, pool); err != nil {
-		return true, err
+		return false, s.write(ctx, pool)
 	}
-	next := pool.DeepCopy()
-	if err := s.count(next); err != nil {
-		return true, err
-	}
-	if equality.Semantic.DeepEqual(pool.Status, next.Status) {
-		return false, nil
-	}
-	s.mu.Lock()
-	s.wrote[name] = time.Now()
-	s.mu.Unlock()
-	if _, err := s.client.UpdateStatus(ctx, next, metav1.UpdateOptions{}); err != nil {
-		return true, fmt.Errorf("write the status of pool %s: %w", name, guarded(err))
-	}
-	return false, nil
+	pool, err = s.completePool.complete(ctx, pool)
+	return false, errors.Join(err, s.write(ctx, pool))
 }
 
-// complete writes into a pool what follows from the rest of its spec, where
-// it was applied while no agent served the webhook. It returns the pool as
-// stored.
-func (s *poolStatus) complete(ctx context.Context, pool *v2beta1.SpiderIPPool) (*v2beta1.SpiderIPPool, error) {
-	var patch struct {
-		Metadata struct {
-			// ResourceVersion guards the patch.
-			ResourceVersion string            `json:"resourceVersion"`
-			Labels          map[string]string `json:"labels,omitempty"`
-			Finalizers      []string          `json:"finalizers,omitempty"`
-		} `json:"metadata"`
-		Spec struct {
-			IPVersion *int64 `json:"ipVersion,omitempty"`
-		} `json:"spec"`
+// write counts a pool and writes its status if it has changed.
+func (s *poolStatus) write(ctx context.Context, pool *v2beta1.SpiderIPPool) error {
+	next := pool.DeepCopy()
+	if err := s.count(next); err != nil {
+		return err
 	}
-	if family := pool.Spec.Family(); family != 0 && pool.Spec.IPVersion == nil {
-		patch.Spec.IPVersion = &family
+	if equality.Semantic.DeepEqual(pool.Status, next.Status) {
+		return nil
 	}
-	if labels := admission.Labels(pool); !maps.Equal(labels, pool.Labels) {
-		patch.Metadata.Labels = labels
+	s.mu.Lock()
+	s.wrote[pool.Name] = time.Now()
+	s.mu.Unlock()
+	if _, err := s.client.UpdateStatus(ctx, next, metav1.UpdateOptions{}); err != nil {
+		return fmt.Errorf("write the status of pool %s: %w", pool.Name, guarded(err))
 	}
-	if !slices.Contains(pool.Finalizers, v2beta1.Finalizer) {
-		patch.Metadata.Finalizers = append(slices.Clone(pool.Finalizers), v2beta1.Finalizer)
-	}
-	if patch.Spec.IPVersion == nil && patch.Metadata.Labels == nil && patch.Metadata.Finalizers == nil {
-		return pool, nil
-	}
-	patch.Metadata.ResourceVersion = pool.ResourceVersion
-	text, err := json.Marshal(patch)
-	if err != nil {
-		return nil, fmt.Errorf("complete pool %s: %w", pool.Name, err)
-	}
-	completed, err := s.client.Patch(ctx, pool.Name, types.MergePatchType, text, metav1.PatchOptions{})
-	if err != nil {
-		return nil, fmt.Errorf("complete pool %s: %w", pool.Name, guarded(err))
-	}
-	return completed, nil
+	return nil
 }
 
 // count sets the status of a pool from the caches.
