@@ -41,9 +41,10 @@ func (a *Agent) recollect(ctx context.Context, blocks []lease.Block) ([]lease.En
 		if err != nil {
 			return nil, err
 		}
+		told = slices.DeleteFunc(told, func(r recollection) bool { return !fits(&r.entry, blocks) })
+		preferStatus(told)
 		all = append(all, told...)
 	}
-	all = slices.DeleteFunc(all, func(r recollection) bool { return !fits(&r.entry, blocks) })
 	slices.SortStableFunc(all, worthMore)
 	known := map[netip.Addr]bool{}
 	var inUse []lease.Entry
@@ -82,6 +83,24 @@ func (a *Agent) toldOf(ctx context.Context, pod *corev1.Pod) ([]recollection, er
 		told = append(told, r)
 	}
 	return told, nil
+}
+
+// preferStatus settles which address a pod goes on with where its endpoint and
+// its status name different ones, because one of them is from an earlier
+// sandbox: the status's. The other one may be in use as well, so it stays the
+// pod's until its end, without detail, which no sandbox is answered with.
+func preferStatus(told []recollection) {
+	for _, of := range told {
+		if !of.status || of.entry.Detail == nil {
+			continue
+		}
+		for i := range told {
+			e := &told[i].entry
+			if !told[i].status && e.Owner == of.entry.Owner && e.Addr.Is4() == of.entry.Addr.Is4() {
+				e.Detail = nil
+			}
+		}
+	}
 }
 
 // recollected returns the entry of an address whose sandbox is not known.
