@@ -33,6 +33,7 @@ func TestInterfacesOfAPod(t *testing.T) {
 		{"HaveEachRouteOnce", routesOfInterfaces},
 		{"HaveBothFamiliesOrNone", familiesOfAnInterface},
 		{"AreToldWhyEachPoolWasRefused", reasonsOfAllPools},
+		{"GetTheFirstPoolNamedThatHasRoom", firstPoolWithRoom},
 		{"CostTheSameFromALargePool", largePool},
 		{"NeverGetWhatIsReserved", reservedFromNowOn},
 	} {
@@ -283,6 +284,32 @@ func reasonsOfAllPools(t *testing.T, s *realServer, a *Agent) {
 		}
 		if lines := journaled(a, pod); len(lines) > 0 {
 			t.Errorf("the journal has %q", lines)
+		}
+	}
+}
+
+func firstPoolWithRoom(t *testing.T, s *realServer, a *Agent) {
+	s.pool(t, a, "rich", v2beta1.IPPoolSpec{Subnet: "10.32.0.0/16", IPs: v2beta1.Ranges{"10.32.0.1-10.32.200.0"}})
+	s.pool(t, a, "poor", v2beta1.IPPoolSpec{Subnet: "10.33.0.0/16", IPs: v2beta1.Ranges{"10.33.0.1"}})
+	s.pool(t, a, "six", v2beta1.IPPoolSpec{Subnet: "fd00:33::/64", IPs: v2beta1.Ranges{"fd00:33::1-fd00:33::9"}})
+	for i, test := range []struct{ pools, want string }{
+		{`"ipv4":["rich"]`, "rich"}, // and its node leases more of it from now on
+		{`"ipv4":["poor","rich"],"ipv6":["six"]`, "poor six"},
+		{`"ipv4":["poor","rich"],"ipv6":["six"]`, "rich six"},
+		{`"ipv4":["rich","poor"]`, "rich"},
+	} {
+		name := fmt.Sprint("order-", i)
+		pod := s.podWith(t, "several", name, map[string]string{selection.PoolAnnotation: "{" + test.pools + "}"})
+		got, err := attempt(t.Context(), a, pod, name, "eth0")
+		if err != nil {
+			t.Fatal(err)
+		}
+		var pools []string
+		for _, address := range got["eth0"].Addresses {
+			pools = append(pools, address.Pool)
+		}
+		if from := strings.Join(pools, " "); from != test.want {
+			t.Errorf("asked for %s, the pod has addresses of %s, want %s", test.pools, from, test.want)
 		}
 	}
 }

@@ -104,7 +104,7 @@ func (p *pools) lease(pool *v2beta1.SpiderIPPool) (lease.Pool, error) {
 		return lease.Pool{}, err
 	}
 	p.used[pool.Name] = p.now()
-	return lease.Pool{Name: pool.Name, Ranges: ranges, Plenty: plenty(pool, ranges)}, nil
+	return lease.Pool{Name: pool.Name, Ranges: ranges, Plenty: plenty(pool, ranges), LeasedOut: scarce(pool)}, nil
 }
 
 // ranges returns the addresses that pods may get. The caller holds p.mu.

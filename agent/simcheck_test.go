@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"github.com/anishathalye/porcupine"
+	"go4.org/netipx"
 
 	"github.com/holdfast-ipam/holdfast/agent/cluster"
 	"github.com/holdfast-ipam/holdfast/cni"
@@ -144,22 +145,22 @@ func (h *sim) checkRight(p *simPod, ifname string, addr netip.Addr, b *lease.Blo
 	}
 }
 
-// warm reports whether a stateless pod's ADD has all it needs at hand.
-func (h *sim) warm(p *simPod, a *simAgent) bool {
+// warm reports whether a stateless pod's ADD has all it needs at hand: a free
+// address of the first pool that is named for each family.
+func (h *sim) warm(p *simPod, a *simAgent, q *cni.AddRequest) bool {
 	if p.sticky() || h.rate > 0 || !a.started {
 		return false
 	}
 	if _, seen := a.pods.store.get(simNamespace + "/" + p.name); !seen {
 		return false
 	}
-	v4, v6 := !p.v4, !p.v6
-	for _, addr := range a.lessee.Free() {
-		// What the pools have in every run without faults, from first to last.
-		always := addr.Is6() || !addr.Less(netip.MustParseAddr("10.0.0.10")) && !netip.MustParseAddr("10.0.0.18").Less(addr)
-		v4, v6 = v4 || addr.Is4() && always, v6 || addr.Is6()
-	}
 	busy := slices.ContainsFunc(h.ops, func(op *simOp) bool { return op.process == a.process })
-	return v4 && v6 && !busy
+	free := func(pools []string) bool {
+		return len(pools) == 0 || slices.ContainsFunc(a.lessee.Free(), func(addr netip.Addr) bool {
+			return netipx.MustParseIPRange(usual(pools[0])).Contains(addr)
+		})
+	}
+	return free(q.DefaultIPv4Pools) && free(q.DefaultIPv6Pools) && !busy
 }
 
 // checkCost holds an ADD against the table of costs, in runs without faults.
@@ -246,8 +247,8 @@ func (h *sim) checkHistories() {
 func (h *sim) quiet() {
 	h.logf("quiet")
 	h.calm = true
-	h.putPool("four", "10.0.0.0/16", "10.0.0.12-10.0.0.18")
-	h.putPool("overlapping", "10.0.0.0/16", "10.0.0.10-10.0.0.13")
+	h.putPool("four", "10.0.0.0/16", usual("four"))
+	h.putPool("overlapping", "10.0.0.0/16", usual("overlapping"))
 	for broken := true; broken; {
 		before := len(h.log)
 		h.mend()

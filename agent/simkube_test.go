@@ -80,9 +80,9 @@ type simDel struct {
 // foundCluster makes what there is before anything happens.
 func (h *sim) foundCluster() {
 	h.api.put("namespaces", &metav1.PartialObjectMetadata{ObjectMeta: metav1.ObjectMeta{Name: simNamespace}})
-	h.putPool("four", "10.0.0.0/16", []string{"10.0.0.12-10.0.0.18", "10.0.0.12-10.0.0.18", "10.0.0.0-10.0.0.127"}[h.random.IntN(3)])
-	h.putPool("overlapping", "10.0.0.0/16", "10.0.0.10-10.0.0.13")
-	h.putPool("six", "fd00::/64", "fd00::d-fd00::14")
+	h.putPool("four", "10.0.0.0/16", []string{usual("four"), usual("four"), "10.0.0.0-10.0.0.127"}[h.random.IntN(3)])
+	h.putPool("overlapping", "10.0.0.0/16", usual("overlapping"))
+	h.putPool("six", "fd00::/64", usual("six"))
 	for i := range simNodes {
 		h.boot(h.addNode(string(rune('a' + i))))
 	}
@@ -93,6 +93,13 @@ func (h *sim) foundCluster() {
 		h.sets = append(h.sets, &simSet{name: name})
 	}
 	h.scale(h.sets[0], 0, 2)
+}
+
+// usual is what a pool has at least, as long as nobody edits it.
+func usual(pool string) string {
+	return map[string]string{
+		"four": "10.0.0.12-10.0.0.18", "overlapping": "10.0.0.10-10.0.0.13", "six": "fd00::d-fd00::14",
+	}[pool]
 }
 
 // founded is the version of a cluster in which the namespaces and pools are.
@@ -347,7 +354,7 @@ func (h *sim) nextInterface(p *simPod) {
 	}
 	s, ifname := p.sandbox, p.interfaces[len(p.sandbox.addrs)]
 	q, begun := h.request(p, s.container, ifname), h.steps
-	free := h.warm(p, a)
+	free := h.warm(p, a, q)
 	var mine *simOp
 	op := h.add(p, q, func(got *cni.AddResult, err error) {
 		if p.adding != mine || mine == nil && p.adding != nil {

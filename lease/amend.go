@@ -22,6 +22,8 @@ const (
 // amendment is one change that waits for its block.
 type amendment struct {
 	change func(*Block) error
+	// deadline is its caller's, the zero time if there is none.
+	deadline time.Time
 	// lead receives nothing and is closed when it is this amendment's turn
 	// to run the next update; done carries its result.
 	lead chan struct{}
@@ -39,6 +41,7 @@ type amendment struct {
 // and if that read still has the old version, the same update is sent again.
 func (l *Lessee) amend(ctx context.Context, prefix netip.Prefix, change func(*Block) error) error {
 	a := &amendment{change: change, lead: make(chan struct{}), done: make(chan error, 1)}
+	a.deadline, _ = ctx.Deadline()
 	l.mu.Lock()
 	queue, running := l.queues[prefix]
 	l.queues[prefix] = append(queue, a)
@@ -52,9 +55,7 @@ func (l *Lessee) amend(ctx context.Context, prefix netip.Prefix, change func(*Bl
 	}
 	// An update that others wait for does not end with the one caller who
 	// happens to run it.
-	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), amendGiveUp)
-	defer cancel()
-	l.runBatch(ctx, prefix)
+	l.runBatch(context.WithoutCancel(ctx), prefix)
 	return <-a.done
 }
 
@@ -64,6 +65,8 @@ func (l *Lessee) runBatch(ctx context.Context, prefix netip.Prefix) {
 	batch := slices.Clone(l.queues[prefix])
 	l.mu.Unlock()
 
+	ctx, cancel := withPatience(ctx, batch)
+	defer cancel()
 	l.commit(ctx, prefix, batch)
 
 	l.mu.Lock()
@@ -75,6 +78,23 @@ func (l *Lessee) runBatch(ctx context.Context, prefix netip.Prefix) {
 	}
 	l.queues[prefix] = rest
 	close(rest[0].lead)
+}
+
+// withPatience ends the context of an update when it is to be given up, or
+// earlier, when the last of those who wait for it has to.
+func withPatience(ctx context.Context, batch []*amendment) (context.Context, context.CancelFunc) {
+	var last time.Time
+	for _, a := range batch {
+		if a.deadline.IsZero() {
+			return context.WithTimeout(ctx, amendGiveUp)
+		}
+		if a.deadline.After(last) {
+			last = a.deadline
+		}
+	}
+	ctx, cancel := context.WithDeadline(ctx, last)
+	bounded, also := context.WithTimeout(ctx, amendGiveUp)
+	return bounded, func() { also(); cancel() }
 }
 
 // commit applies the batch by one guarded update and tells each amendment.

@@ -9,6 +9,7 @@ import (
 	"iter"
 	"math/bits"
 	"net/netip"
+	"slices"
 	"time"
 
 	"go4.org/netipx"
@@ -29,6 +30,9 @@ const (
 	// blocks over and over.
 	fullFor    = 250 * time.Millisecond
 	fullAtMost = 30 * time.Second
+	// turnTimeout bounds how long an earlier pool is waited for while there is
+	// an address of a later one.
+	turnTimeout = 2 * time.Second
 	// maxBlocks bounds the blocks of one range that are considered: the
 	// first 2^32, which is an IPv6 /92.
 	maxBlocks = 1 << 32
@@ -52,43 +56,81 @@ func (l *Lessee) pick(ctx context.Context, r *Request, families [][]Pool) (picke
 	return picked, nil
 }
 
+// pickOne chooses from the first pool that has an address, be it that this node
+// leases it or that it can be claimed. A pool that is told to be leased out is
+// asked last: no pod waits for what a watch has told.
 func (l *Lessee) pickOne(ctx context.Context, r *Request, pools []Pool) (Entry, error) {
 	// What has cooled down is free, however long a Tidy is under way.
 	l.cool()
-	var exhausted *ExhaustedError
-	for {
-		if addr, pool, ok := l.pickFree(pools); ok {
-			return r.entry(addr, "", time.Time{}, pool.Detail(addr)), nil
-		}
-		if exhausted != nil {
-			return Entry{}, exhausted
-		}
-		// A claim whose answer was lost finds its own lease in the way when it
-		// tries again, so what it got is looked for once more.
-		if err := l.claim(ctx, pools); err != nil && !errors.As(err, &exhausted) {
-			return Entry{}, err
-		}
-	}
-}
-
-// pickFree takes the free address that has been free the longest, of the
-// first pool that has one, and marks it busy.
-func (l *Lessee) pickFree(pools []Pool) (netip.Addr, Pool, bool) {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	for _, p := range pools {
-		var best netip.Addr
-		for addr := range l.freeAddrs() {
-			if p.Ranges.Contains(addr) && (!best.IsValid() || l.freeLonger(addr, best)) {
-				best = addr
+	var errs error
+	answers := true
+	for _, leasedOut := range []bool{false, true} {
+		for i, p := range pools {
+			addr, ok := l.pickFree(p)
+			if !ok && answers && p.LeasedOut == leasedOut {
+				var err error
+				addr, ok, err = l.pickClaimed(ctx, p, pools[i+1:])
+				errs = errors.Join(errs, err)
+				answers = err == nil || errors.Is(err, ErrSearching)
+			}
+			if ok {
+				return r.entry(addr, "", time.Time{}, p.Detail(addr)), nil
 			}
 		}
-		if best.IsValid() {
-			l.busy[best] = true
-			return best, p, true
+	}
+	if errs != nil {
+		return Entry{}, errs
+	}
+	exhausted := &ExhaustedError{}
+	for _, p := range pools {
+		exhausted.Pools = append(exhausted.Pools, p.Name)
+	}
+	return Entry{}, exhausted
+}
+
+// pickClaimed claims addresses of a pool until it gets one. It returns false if
+// there is none. With an address of a later pool here, it does not wait for long
+// for a cluster that does not answer.
+func (l *Lessee) pickClaimed(ctx context.Context, p Pool, later []Pool) (addr netip.Addr, ok bool, err error) {
+	hurried := slices.ContainsFunc(later, l.hasFree)
+	for got := true; got && err == nil; {
+		got, err = l.claim(ctx, p, hurried)
+		// A claim whose answer was lost finds its own lease in the way when it
+		// tries again, so what it got is looked for whatever it says.
+		if addr, ok := l.pickFree(p); ok {
+			return addr, true, nil
 		}
 	}
-	return netip.Addr{}, Pool{}, false
+	return netip.Addr{}, false, err
+}
+
+// hasFree reports whether this node has a free address of the pool.
+func (l *Lessee) hasFree(p Pool) bool {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	for addr := range l.freeAddrs() {
+		if p.Ranges.Contains(addr) {
+			return true
+		}
+	}
+	return false
+}
+
+// pickFree takes the free address of the pool that has been free the longest
+// and marks it busy.
+func (l *Lessee) pickFree(p Pool) (best netip.Addr, ok bool) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	for addr := range l.freeAddrs() {
+		if p.Ranges.Contains(addr) && (!best.IsValid() || l.freeLonger(addr, best)) {
+			best = addr
+		}
+	}
+	if !best.IsValid() {
+		return best, false
+	}
+	l.busy[best] = true
+	return best, true
 }
 
 // freeLonger orders free addresses by when they were given back, those never
@@ -100,69 +142,58 @@ func (l *Lessee) freeLonger(x, y netip.Addr) bool {
 	return x.Less(y)
 }
 
+// claimKey says who may share a claim: those who want addresses of one pool and
+// are as patient as each other.
+type claimKey struct {
+	pool    string
+	hurried bool
+}
+
 // claimCall is a claim that several pods wait for.
 type claimCall struct {
 	waiting int
 	done    chan struct{}
+	got     bool
 	err     error
 }
 
-// claim leases more addresses of the first pool that has any. Callers that
-// ask for the same pools while one claim is under way share it: it takes as
-// many addresses as there are callers. It returns nil when it took at least
-// one, [*ExhaustedError] when there is none, [ErrSearching] when there may be.
-func (l *Lessee) claim(ctx context.Context, pools []Pool) error {
-	key := poolNames(pools)
+// claim leases more addresses of a pool. Callers that ask for the same pool
+// while one claim is under way share it: it takes as many addresses as there
+// are callers. It returns false when there is none to take, and fails with
+// [ErrSearching] when there may be. A hurried one gives up early.
+func (l *Lessee) claim(ctx context.Context, p Pool, hurried bool) (bool, error) {
+	if hurried {
+		var cancel context.CancelFunc
+		ctx, cancel = context.WithTimeout(ctx, turnTimeout)
+		defer cancel()
+	}
+	key := claimKey{p.Name, hurried}
 	l.mu.Lock()
 	if call, ok := l.claims[key]; ok {
 		call.waiting++
 		l.mu.Unlock()
 		select {
 		case <-call.done:
-			return call.err
+			return call.got, call.err
 		case <-ctx.Done():
-			return ctx.Err()
+			return false, ctx.Err()
 		}
 	}
 	call := &claimCall{waiting: 1, done: make(chan struct{})}
 	l.claims[key] = call
 	l.mu.Unlock()
 
-	call.err = l.claimFrom(ctx, pools, func() int {
+	got, err := l.ClaimAhead(ctx, p, func() int {
 		l.mu.Lock()
 		defer l.mu.Unlock()
 		return call.waiting
-	})
+	}, maxProbes)
+	call.got, call.err = got > 0, err
 	l.mu.Lock()
 	delete(l.claims, key)
 	l.mu.Unlock()
 	close(call.done)
-	return call.err
-}
-
-func poolNames(pools []Pool) string {
-	var key []byte
-	for _, p := range pools {
-		key = append(append(key, p.Name...), 0)
-	}
-	return string(key)
-}
-
-func (l *Lessee) claimFrom(ctx context.Context, pools []Pool, waiting func() int) error {
-	var unfinished error
-	var names []string
-	for _, p := range pools {
-		got, err := l.ClaimAhead(ctx, p, waiting, maxProbes)
-		if got > 0 || err != nil && !errors.Is(err, ErrSearching) {
-			return err
-		}
-		unfinished = errors.Join(unfinished, err)
-		names = append(names, p.Name)
-	}
-	if unfinished != nil {
-		return unfinished
-	}
-	return &ExhaustedError{Pools: names}
+	return call.got, call.err
 }
 
 // ClaimAhead leases addresses of one pool, as many as waiting returns when

@@ -56,7 +56,7 @@ type Lessee struct {
 	turns  map[Identity]chan struct{}
 	// yields holds one token while a call of finishYields runs.
 	yields chan struct{}
-	claims map[string]*claimCall
+	claims map[claimKey]*claimCall
 }
 
 // Config is what a Lessee is made of.
@@ -90,7 +90,7 @@ func New(c Config) (*Lessee, error) {
 		queues:   map[netip.Prefix][]*amendment{},
 		turns:    map[Identity]chan struct{}{},
 		yields:   make(chan struct{}, 1),
-		claims:   map[string]*claimCall{},
+		claims:   map[claimKey]*claimCall{},
 	}
 	for _, e := range entries {
 		l.entries[e.Addr] = e
@@ -107,6 +107,9 @@ type Pool struct {
 	// Plenty is how many addresses a claim may take beyond what waits: a
 	// whole block when the pool is rich, none when it is scarce.
 	Plenty int
+	// LeasedOut is set if every address is said to be leased by some node: it
+	// is not claimed from while a later pool has an address.
+	LeasedOut bool
 	// Detail returns what is to be stored with an address of this pool.
 	Detail func(netip.Addr) json.RawMessage
 }
