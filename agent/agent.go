@@ -267,8 +267,8 @@ func (a *Agent) runElected(ctx context.Context) error {
 		Namespace: a.options.Namespace, Identity: a.options.PodName,
 		EnableStatefulSet: a.config.EnableStatefulSet, EnableKubevirtStaticIP: a.config.EnableKubevirtStaticIP,
 		HoldDown: a.config.HoldDown.Duration,
-		Resync:   a.config.GC.Interval.Duration,
-		Rules:    a.rules(), Webhook: a.options.WebhookAddress != "",
+		Resync:   a.config.GC.Interval.Duration, CiliumConfigMap: a.config.CiliumConfigMap,
+		Rules: a.rules(), Webhook: a.options.WebhookAddress != "",
 		Log: a.log,
 	}).Run(ctx)
 }

@@ -3,6 +3,7 @@ package agent
 import (
 	"fmt"
 	"os"
+	"strings"
 	"time"
 
 	"sigs.k8s.io/yaml"
@@ -43,6 +44,9 @@ type Config struct {
 	// Endpoints is "all", or "statefulset" to write no SpiderEndpoint for
 	// other pods.
 	Endpoints string `json:"endpoints"`
+	// CiliumConfigMap is namespace/name of Cilium's ConfigMap, which tells the
+	// networks of its pods.
+	CiliumConfigMap string `json:"ciliumConfigMap"`
 	// GC says how what is left over is taken back.
 	GC GC `json:"gc"`
 }
@@ -97,6 +101,7 @@ func DefaultConfig() Config {
 		CoolDown:              Duration{5 * time.Second},
 		HoldDown:              Duration{5 * time.Minute},
 		Endpoints:             endpointsAll,
+		CiliumConfigMap:       "kube-system/cilium-config",
 		GC:                    GC{Interval: Duration{10 * time.Minute}},
 	}
 }
@@ -129,6 +134,8 @@ func (c *Config) validate() error {
 		return fmt.Errorf("statefulSetPoolChange is %q: want %q or %q", c.StatefulSetPoolChange, poolChangeKeep, poolChangeSwitch)
 	case c.Endpoints != endpointsAll && c.Endpoints != endpointsStatefulSet:
 		return fmt.Errorf("endpoints is %q: want %q or %q", c.Endpoints, endpointsAll, endpointsStatefulSet)
+	case strings.Count(c.CiliumConfigMap, "/") != 1 || strings.HasPrefix(c.CiliumConfigMap, "/") || strings.HasSuffix(c.CiliumConfigMap, "/"):
+		return fmt.Errorf("ciliumConfigMap is %q: want namespace/name, like kube-system/cilium-config", c.CiliumConfigMap)
 	case c.ConflictRest.Duration < minConflictRest:
 		return fmt.Errorf("conflictRest is %s: want at least %s, or a pod comes back to the address it has just left", c.ConflictRest, minConflictRest)
 	case c.CoolDown.Duration < 0:

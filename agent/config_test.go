@@ -36,6 +36,8 @@ func TestBadConfigurationIsRefusedByName(t *testing.T) {
 		"endpoints: none\n":                      "endpoints",
 		"coolDown: -1s\n":                        "coolDown",
 		"conflictRest: 5s\n":                     "conflictRest",
+		"ciliumConfigMap: cilium-config\n":       "kube-system/cilium-config",
+		"ciliumConfigMap: a/b/c\n":               "ciliumConfigMap",
 		"enableGatewayDetection: 7\n":            "enableGatewayDetection",
 		"coolDown: soon\n":                       "duration",
 		"holdDown: 10s\n":                        "holdDown",

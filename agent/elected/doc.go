@@ -9,7 +9,10 @@
 //     shows which rules they break and lets a deleted one go);
 //   - certificate.go keeps the certificate of the webhook;
 //   - multus.go renders SpiderMultusConfig into NetworkAttachmentDefinition
-//     (nad.go is the text).
+//     (nad.go is the text);
+//   - coordinator.go keeps the status of SpiderCoordinators
+//     (coordinatorsurvey.go finds out the cluster's networks,
+//     coordinatorsource.go reads where they may be told).
 //
 // None of it is on the way of a pod start, and none of it relies on being the
 // only one: every write is guarded by the version it was judged on, so an

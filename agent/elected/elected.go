@@ -59,13 +59,20 @@ type Config struct {
 	// zero for ten minutes.
 	Resync time.Duration
 
+	// CiliumConfigMap is namespace/name of Cilium's ConfigMap, empty for
+	// kube-system/cilium-config. Where there is none there is no Cilium.
+	CiliumConfigMap string
+	// Survey is how often the networks of the cluster's pods and services are
+	// looked up anew; zero for a minute.
+	Survey time.Duration
+
 	// Rules are the settings that pools are judged by, see [admission.Pool].
 	Rules admission.Rules
 	// Webhook is whether agents serve one, so that it needs a certificate.
 	Webhook bool
 
 	// Log is where the duties write. Their keys: duty, block, addr, pod,
-	// interface, node, holdDown, network, pool, reason, err.
+	// interface, node, holdDown, network, pool, coordinator, phase, reason, err.
 	Log *slog.Logger
 }
 
@@ -133,11 +140,12 @@ func (d *Duties) serve(ctx context.Context) {
 	defer wg.Wait()
 	wg.Go(func() { w.run(ctx) })
 	for name, duty := range map[string]func(context.Context, *watches, *slog.Logger){
-		"gc":       d.collect,
-		"networks": d.renderNetworks,
-		"pools":    d.keepPoolStatus,
-		"fence":    d.fenceNodes,
-		"webhook":  d.keepCertificate,
+		"gc":           d.collect,
+		"networks":     d.renderNetworks,
+		"coordinators": d.keepCoordinators,
+		"pools":        d.keepPoolStatus,
+		"fence":        d.fenceNodes,
+		"webhook":      d.keepCertificate,
 	} {
 		wg.Go(func() { duty(ctx, w, d.config.Log.With("duty", name)) })
 	}
