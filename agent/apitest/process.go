@@ -66,6 +66,9 @@ func (p *Process) Kill() {
 // Signal sends the program a signal. It fails when the program has ended.
 func (p *Process) Signal(s syscall.Signal) error { return p.cmd.Process.Signal(s) }
 
+// PID is the number of the program's process.
+func (p *Process) PID() int { return p.cmd.Process.Pid }
+
 // Stop stops the program (SIGSTOP) and returns when all of its threads stand:
 // the signal alone leaves those running that have not yet heard of it.
 func (p *Process) Stop() error {

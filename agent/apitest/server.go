@@ -89,13 +89,28 @@ type Server struct {
 	dir    string
 	etcd   *Process
 	api    *Process
+	// options are those it was opened with.
+	options Options
 	// arguments are those of the API server, the same at each start.
 	arguments []string
+}
+
+// Options say how a server differs from one for tests.
+type Options struct {
+	// Durable has etcd sync what it stores to disk, as it does in a cluster.
+	Durable bool
+	// Arguments are passed to kube-apiserver after those it always gets.
+	Arguments []string
 }
 
 // Open is [Start] for programs that are no tests: the files go to dir, which
 // must exist, and the processes run until [Server.Close].
 func Open(ctx context.Context, dir string) (*Server, error) {
+	return OpenWith(ctx, dir, Options{})
+}
+
+// OpenWith is [Open] with options.
+func OpenWith(ctx context.Context, dir string, options Options) (*Server, error) {
 	var failed []error
 	for i := range attempts {
 		own := filepath.Join(dir, fmt.Sprint(i))
@@ -103,7 +118,7 @@ func Open(ctx context.Context, dir string) (*Server, error) {
 		if err != nil {
 			return nil, err
 		}
-		s := &Server{dir: own}
+		s := &Server{dir: own, options: options}
 		if err = s.start(ctx); err == nil {
 			err = installOwnKinds(ctx, s.config)
 		}
@@ -119,6 +134,13 @@ func Open(ctx context.Context, dir string) (*Server, error) {
 // Config returns how a superuser talks to the server, for as long as it is
 // open.
 func (s *Server) Config() *rest.Config { return rest.CopyConfig(s.config) }
+
+// Etcd and API are the server's processes, the latter until the next
+// [Server.Restart].
+func (s *Server) Etcd() *Process { return s.etcd }
+
+// API is kube-apiserver: see [Server.Etcd].
+func (s *Server) API() *Process { return s.api }
 
 // Pause stops the API server (SIGSTOP): connections are accepted by the
 // kernel, and nothing is answered before [Server.Resume].
@@ -166,7 +188,7 @@ func (s *Server) start(ctx context.Context) error {
 	}
 	etcdURL, peerURL := "http://127.0.0.1:"+ports[0], "http://127.0.0.1:"+ports[1]
 	s.etcd, err = Run(s.dir, filepath.Join(BinDir(), "etcd"),
-		"--data-dir="+filepath.Join(s.dir, "etcd"), "--unsafe-no-fsync",
+		"--data-dir="+filepath.Join(s.dir, "etcd"), fmt.Sprintf("--unsafe-no-fsync=%t", !s.options.Durable),
 		"--listen-client-urls="+etcdURL, "--advertise-client-urls="+etcdURL,
 		"--listen-peer-urls="+peerURL, "--initial-advertise-peer-urls="+peerURL,
 		"--initial-cluster=default="+peerURL)
@@ -177,7 +199,7 @@ func (s *Server) start(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	s.arguments = []string{
+	s.arguments = append([]string{
 		"--etcd-servers=" + etcdURL,
 		"--bind-address=127.0.0.1", "--secure-port=" + ports[2], "--endpoint-reconciler-type=none",
 		"--cert-dir=" + filepath.Join(s.dir, "certs"),
@@ -187,7 +209,7 @@ func (s *Server) start(ctx context.Context) error {
 		"--service-account-signing-key-file=" + filepath.Join(s.dir, "sa.key"),
 		"--service-cluster-ip-range=10.96.0.0/16",
 		"--disable-admission-plugins=ServiceAccount",
-	}
+	}, s.options.Arguments...)
 	s.config = &rest.Config{
 		Host:        "https://127.0.0.1:" + ports[2],
 		BearerToken: token,
