@@ -189,18 +189,21 @@ func parseRoutes(annotations map[string]string) ([]Route, error) {
 		return nil, nil
 	}
 	from := ofPod(RoutesAnnotation)
-	var list []struct{ Dst, Gw string }
+	var list []struct {
+		Dst string `json:"dst"`
+		Gw  string `json:"gw"`
+	}
 	if err := decode(from, text, wantRoutes, &list); err != nil {
 		return nil, err
 	}
 	var routes []Route
 	for i, r := range list {
 		dst, err := netip.ParsePrefix(r.Dst)
-		if err != nil {
+		if err != nil || dst.Addr().Is4In6() {
 			return nil, &InputError{Where: from, Reason: fmt.Sprintf("invalid format: dst of element %d is %q: want a network like 10.7.0.0/16", i+1, r.Dst)}
 		}
 		gw, err := netip.ParseAddr(r.Gw)
-		if err != nil || gw.Zone() != "" {
+		if err != nil || gw.Zone() != "" || gw.Is4In6() {
 			return nil, &InputError{Where: from, Reason: fmt.Sprintf("invalid format: gw of element %d is %q: want an address like 10.6.0.2", i+1, r.Gw)}
 		}
 		if dst.Addr().Is4() != gw.Is4() {
@@ -217,12 +220,17 @@ func decode(from, text, want string, into any) error {
 	if err == nil {
 		return nil
 	}
-	what := err.Error()
-	if wrong := (*json.UnmarshalTypeError)(nil); errors.As(err, &wrong) {
-		what = "unexpected " + wrong.Value
-		if wrong.Field != "" {
-			what += " for " + wrong.Field
-		}
+	return &InputError{Where: from, Reason: fmt.Sprintf("invalid format: %s: want JSON like %s", plain(err), want)}
+}
+
+// plain tells what is wrong with JSON without the names of types.
+func plain(err error) string {
+	wrong, ok := errors.AsType[*json.UnmarshalTypeError](err)
+	switch {
+	case !ok:
+		return err.Error()
+	case wrong.Field == "":
+		return "unexpected " + wrong.Value
 	}
-	return &InputError{Where: from, Reason: fmt.Sprintf("invalid format: %s: want JSON like %s", what, want)}
+	return "unexpected " + wrong.Value + " for " + wrong.Field
 }

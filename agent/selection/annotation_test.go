@@ -61,6 +61,11 @@ func TestWrongInputTellsWhereWhatAndHow(t *testing.T) {
 		"list: unknown place":       {PoolListAnnotation, `[{"ipv4":["a"]}]`, "lan", []string{`place of interface "lan" is not known`}},
 		"subnet":                    {"ipam.spidernet.io/subnet", `{"ipv4":["s"]}`, "eth0", []string{"create a SpiderIPPool"}},
 		"subnets":                   {"ipam.spidernet.io/subnets", `[]`, "eth0", []string{"create a SpiderIPPool"}},
+		"pool with an endless name": {PoolAnnotation, `{"ipv4":["` + strings.Repeat("a", 1<<17) + `"]}`, "eth0", []string{`aaa"..., which does not exist: create`}},
+		"pattern without an end":    {PoolAnnotation, `{"ipv4":["*` + strings.Repeat("a", 1<<17) + `"]}`, "eth0", []string{`aaa"...: create a SpiderIPPool`}},
+		"routes: numbers":           {RoutesAnnotation, `[{"dst":1,"gw":2}]`, "eth0", []string{"unexpected number for dst"}},
+		"routes: mapped dst":        {RoutesAnnotation, `[{"dst":"::ffff:10.7.0.0/112","gw":"fd00::1"}]`, "eth0", []string{`invalid format: dst of element 1`}},
+		"routes: mapped gw":         {RoutesAnnotation, `[{"dst":"fd07::/64","gw":"::ffff:10.6.0.2"}]`, "eth0", []string{`invalid format: gw of element 1`}},
 		"routes: no JSON":           {RoutesAnnotation, `x`, "eth0", []string{"invalid format"}},
 		"routes: dst is an address": {RoutesAnnotation, `[{"dst":"10.7.0.1","gw":"10.6.0.2"}]`, "eth0", []string{`invalid format: dst of element 1 is "10.7.0.1"`}},
 		"routes: gw is a network":   {RoutesAnnotation, `[{"dst":"10.7.0.0/16","gw":"10.6.0.0/16"}]`, "eth0", []string{`invalid format: gw of element 1`}},
@@ -80,6 +85,9 @@ func TestWrongInputTellsWhereWhatAndHow(t *testing.T) {
 				if !strings.Contains(err.Error(), want) {
 					t.Errorf("the error is %q, want %q in it", err, want)
 				}
+			}
+			if len(err.Error()) > 1024 {
+				t.Errorf("the error has %d bytes", len(err.Error()))
 			}
 		})
 	}

@@ -3,6 +3,7 @@ package selection
 import (
 	"errors"
 	"fmt"
+	"strconv"
 	"strings"
 )
 
@@ -39,17 +40,36 @@ type Refusal struct {
 	Reason string
 }
 
-// Error names every pool with its reason, and then says what to do.
+// told is how many refusals a message has at most: a wildcard may stand for
+// thousands of pools, and each try of a pod tells them again.
+const told = 50
+
+// Error names the pools with their reasons, and then says what to do.
 func (e *RefusedError) Error() string {
 	var b strings.Builder
 	fmt.Fprintf(&b, "no IPv%d pool fits, of those named by %s", e.Version, e.From)
-	for i, r := range e.Refused {
+	for i, r := range e.Refused[:min(len(e.Refused), told)] {
 		sep := "; "
 		if i == 0 {
 			sep = ": "
 		}
 		b.WriteString(sep + "pool " + r.Pool + " " + r.Reason)
 	}
+	if more := len(e.Refused) - told; more > 0 {
+		fmt.Fprintf(&b, "; and %d more pools", more)
+	}
 	b.WriteString(": correct what is in the way, or name a pool that fits")
 	return b.String()
+}
+
+// longestName is that of an object of Kubernetes (RFC 1123).
+const longestName = 253
+
+// quoted returns a name as the user wrote it, cut off where it is longer than
+// any can be.
+func quoted(name string) string {
+	if len(name) > longestName {
+		return strconv.Quote(name[:longestName]) + "..."
+	}
+	return strconv.Quote(name)
 }

@@ -93,7 +93,7 @@ func parseNetworks(key, text, namespace string) (networks []network, err error) 
 		}
 	}
 	if err != nil {
-		return nil, fmt.Errorf("the pod's annotation %s has an invalid format: %w", key, err)
+		return nil, fmt.Errorf("the pod's annotation %s has an invalid format: %s", key, plain(err))
 	}
 	for i := range networks {
 		if networks[i].Name == "" {

@@ -17,7 +17,7 @@ func isPattern(name string) bool { return strings.ContainsAny(name, `*?[\`) }
 // name. No match is a mistake, like a name without a pool.
 func (in *Input) match(from string, version int64, pattern string) ([]*v2beta1.SpiderIPPool, error) {
 	if _, err := path.Match(pattern, ""); err != nil {
-		return nil, &InputError{Where: from, Reason: fmt.Sprintf("%q is no pattern for names of pools: want *, ? and [a-z]", pattern)}
+		return nil, &InputError{Where: from, Reason: fmt.Sprintf("%s is no pattern for names of pools: want *, ? and [a-z]", quoted(pattern))}
 	}
 	var matches []*v2beta1.SpiderIPPool
 	for _, pool := range in.Pools.List() {
@@ -26,7 +26,7 @@ func (in *Input) match(from string, version int64, pattern string) ([]*v2beta1.S
 		}
 	}
 	if len(matches) == 0 {
-		return nil, &InputError{Where: from, Reason: fmt.Sprintf("no IPv%d pool has a name like %q: create a SpiderIPPool or correct the pattern", version, pattern)}
+		return nil, &InputError{Where: from, Reason: fmt.Sprintf("no IPv%d pool has a name like %s: create a SpiderIPPool or correct the pattern", version, quoted(pattern))}
 	}
 	slices.SortFunc(matches, func(x, y *v2beta1.SpiderIPPool) int { return strings.Compare(x.Name, y.Name) })
 	return matches, nil

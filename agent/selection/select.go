@@ -230,7 +230,7 @@ func (in *Input) resolve(from string, version int64, named []string) ([]*v2beta1
 	}
 	for _, name := range named {
 		if written[name] {
-			return nil, &InputError{Where: from, Reason: fmt.Sprintf("it names the IPv%d pool %q twice: name it once", version, name)}
+			return nil, &InputError{Where: from, Reason: fmt.Sprintf("it names the IPv%d pool %s twice: name it once", version, quoted(name))}
 		}
 		written[name] = true
 		if isPattern(name) {
@@ -245,7 +245,7 @@ func (in *Input) resolve(from string, version int64, named []string) ([]*v2beta1
 		}
 		pool, ok := in.Pools.Get(name)
 		if !ok {
-			return nil, &InputError{Where: from, Reason: fmt.Sprintf("it names the IPv%d pool %q, which does not exist: create the SpiderIPPool or correct the name", version, name)}
+			return nil, &InputError{Where: from, Reason: fmt.Sprintf("it names the IPv%d pool %s, which does not exist: create the SpiderIPPool or correct the name", version, quoted(name))}
 		}
 		take(pool)
 	}

@@ -2,6 +2,7 @@ package selection
 
 import (
 	"errors"
+	"fmt"
 	"maps"
 	"net/netip"
 	"slices"
@@ -324,4 +325,17 @@ func TestPoolIsOfASubnetOfTheMaster(t *testing.T) {
 	}
 	in.Master = nil
 	checkNames(t, in, "rail-1 rail-2/rail-3")
+}
+
+func TestRefusalsOfManyPoolsAreCutShort(t *testing.T) {
+	var pools []*v2beta1.SpiderIPPool
+	for i := range 5000 {
+		pools = append(pools, pool4(fmt.Sprintf("many-%d", i), func(p *v2beta1.SpiderIPPool) { p.Spec.Disable = true }))
+	}
+	in := newInput(t, pools...)
+	in.Pod.Annotations[PoolAnnotation] = `{"ipv4":["many-*"]}`
+	_, err := Select(in)
+	if err == nil || strings.Count(err.Error(), "is disabled") != 50 || !strings.Contains(err.Error(), "; and 4950 more pools: correct what is in the way") {
+		t.Errorf("the error is %.200v", err)
+	}
 }
