@@ -10,6 +10,7 @@ import (
 	"net/netip"
 	"strings"
 
+	"github.com/containernetworking/cni/pkg/utils"
 	"github.com/holdfast-ipam/holdfast/crds/spiderpool/v2beta1"
 	corev1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/api/validation"
@@ -73,6 +74,9 @@ func Render(smc *v2beta1.SpiderMultusConfig) (Definition, error) {
 		return Definition{}, fmt.Errorf("annotation %s: CNI version %q is not known: use 0.3.0, 0.3.1, 0.4.0, 1.0.0 or 1.1.0", annotationCNIVersion, version)
 	}
 	if name := smc.Annotations[annotationNetworkName]; name != "" {
+		if utils.ValidateNetworkName(name) != nil {
+			return Definition{}, fmt.Errorf("annotation %s: %q cannot be the name of a CNI network: begin with a letter or digit, and use letters, digits, '_', '.' and '-'", annotationNetworkName, name)
+		}
 		list.Name = name
 	}
 	d.Config, err = compact(list)

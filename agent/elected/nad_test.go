@@ -60,6 +60,9 @@ func TestWrongNetworkIsRefusedWithTheFieldAndAdvice(t *testing.T) {
 		{`{cniType: macvlan, macvlan: {master: []}}`, "spec.macvlan.master names no interface", "like ens192"},
 		{`{cniType: ipvlan, ipvlan: {master: [a, ""]}}`, "spec.ipvlan.master[1] names no interface", "like ens192"},
 		{`{cniType: ipvlan, ipvlan: {master: [a, a], bond: {name: b, mode: 1}}}`, "spec.ipvlan.master[1] names a a second time", "once"},
+		{`{cniType: macvlan, macvlan: {master: ["a b"]}}`, `spec.macvlan.master[0] is "a b", which no interface can be called`, "like ens192"},
+		{`{cniType: vlan, vlan: {master: [../a]}}`, `spec.vlan.master[0] is "../a"`, "like ens192"},
+		{`{cniType: ipoib, ipoib: {master: "ib0\n"}}`, `spec.ipoib.master is "ib0\n"`, "like ib0"},
 		{`{cniType: vlan, vlan: {master: [a, b]}}`, "spec.vlan.master names several", "name in spec.vlan.bond the bond"},
 		{`{cniType: macvlan, macvlan: {master: [a, b], bond: {name: "", mode: 1}}}`, "spec.macvlan.master names several", "name in spec.macvlan.bond"},
 		{`{cniType: macvlan, macvlan: {master: [a], vlanID: 4095}}`, "spec.macvlan.vlanID is 4095", "1 to 4094"},
@@ -109,6 +112,8 @@ func TestWrongAnnotationIsRefusedWithAdvice(t *testing.T) {
 		{"multus.spidernet.io/cr-name", "Upper_case", `"Upper_case" cannot be the name`},
 		{"multus.spidernet.io/cr-name", "a/b", "use lower-case letters"},
 		{"multus.spidernet.io/cr-name", "-", "like macvlan-ens192"},
+		{"cni.spidernet.io/cniconfig-name", `a b"c`, `"a b\"c" cannot be the name of a CNI network`},
+		{"cni.spidernet.io/cniconfig-name", "-a", "begin with a letter or digit"},
 	} {
 		smc := multusConfig(t, "x", `{cniType: macvlan, macvlan: {master: [a]}}`)
 		smc.Annotations = map[string]string{test.key: test.value}

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+	"strings"
 
 	"github.com/containernetworking/cni/pkg/types"
 	"github.com/holdfast-ipam/holdfast/cni/ifacer"
@@ -21,6 +22,10 @@ const maxVLAN = 4094
 func checkMaster(field, name, example string) error {
 	if name == "" {
 		return fmt.Errorf("%s names no interface: name the node's interface, like %s", field, example)
+	}
+	// The kernel takes none of these (dev_valid_name in net/core/dev.c).
+	if strings.ContainsAny(name, "/: \t\n\v\f\r") || name == "." || name == ".." {
+		return fmt.Errorf("%s is %q, which no interface can be called: name the node's interface, like %s", field, name, example)
 	}
 	return nil
 }
