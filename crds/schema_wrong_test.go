@@ -81,7 +81,7 @@ func wrongNetworks() []wrong {
 		{"a", `{cniType: macvlan, macvlan: {master: []}}`, `spec.macvlan.master: Invalid value: master is empty`},
 		{"a", `{cniType: macvlan, macvlan: {master: [a, b]}}`, `spec.macvlan.bond: Invalid value: several masters need a bond`},
 		{"a", `{cniType: ipvlan, ipvlan: {master: [a], ippools: {matchMasterSubnet: true}}}`, `only sriov can match the subnet of the master`},
-		{"a", `{cniType: vlan, vlan: {master: [a], vlanMode: auto, vlanID: 3}}`, `spec.vlan.vlanID: Invalid value: the VLAN of the mode auto`},
+		{"a", `{cniType: vlan, vlan: {master: [a], vlanMode: auto, vlanID: 3}}`, `spec.vlan.vlanID: Invalid value: vlanID is for vlanMode manual`},
 		{"a", `{cniType: macvlan, macvlan: {master: [a], vlanID: 4095}}`, `spec.macvlan.vlanID: Invalid value: 4095`},
 		{"a", `{cniType: sriov, sriov: {resourceName: x, minTxRateMbps: 3, maxTxRateMbps: 2}}`, `minTxRateMbps is above maxTxRateMbps`},
 		{"a", `{cniType: ovs, ovs: {bridge: b, trunk: [{minID: 5, maxID: 3}]}}`, `minID is above maxID`},

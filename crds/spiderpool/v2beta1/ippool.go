@@ -56,7 +56,7 @@ type SpiderIPPool struct {
 // IPPoolSpec is the addresses of a pool and who may use them.
 //
 // Each rule judges what the others let pass, so that one mistake gives one
-// message. That an IPv6 gateway is among ips is not found.
+// message. That an IPv6 gateway is among ips the webhook finds.
 //
 // +kubebuilder:validation:XValidation:rule="!has(self.ipVersion) || !isCIDR(self.subnet) || self.ipVersion == cidr(self.subnet).ip().family()",fieldPath=".ipVersion",message="ipVersion does not match subnet: leave ipVersion out, it follows from subnet"
 // +kubebuilder:validation:XValidation:rule="!has(self.ips) || !isCIDR(self.subnet) || !self.ips.exists(r, (isIP((r.contains('-') ? r.substring(0, r.indexOf('-')) : r)) && !cidr(self.subnet).containsIP((r.contains('-') ? r.substring(0, r.indexOf('-')) : r)) || isIP((r.contains('-') ? r.substring(r.indexOf('-') + 1) : r)) && !cidr(self.subnet).containsIP((r.contains('-') ? r.substring(r.indexOf('-') + 1) : r))))",fieldPath=".ips",message="an item of ips is not in subnet: every address must lie in subnet",messageExpression="self.ips.filter(r, (isIP((r.contains('-') ? r.substring(0, r.indexOf('-')) : r)) && !cidr(self.subnet).containsIP((r.contains('-') ? r.substring(0, r.indexOf('-')) : r)) || isIP((r.contains('-') ? r.substring(r.indexOf('-') + 1) : r)) && !cidr(self.subnet).containsIP((r.contains('-') ? r.substring(r.indexOf('-') + 1) : r))))[0] + ' is not in subnet ' + self.subnet + ': every address of ips must lie in subnet'"

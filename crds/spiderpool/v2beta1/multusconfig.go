@@ -150,12 +150,13 @@ type SubInterface struct {
 
 // VlanNetwork is a network of VLAN interfaces.
 //
-// +kubebuilder:validation:XValidation:rule="self.vlanMode != 'auto' || !has(self.vlanID)",fieldPath=".vlanID",message="the VLAN of the mode auto comes with the address: remove vlanID or set vlanMode to manual"
+// +kubebuilder:validation:XValidation:rule="self.vlanMode != 'auto' || !has(self.vlanID)",fieldPath=".vlanID",message="vlanID is for vlanMode manual: remove it, or set vlanMode to manual"
 type VlanNetwork struct {
 	SubInterface `json:",inline"`
 
-	// VlanMode is manual for the one VLAN of vlanID, or auto for the one that
-	// comes with the address; vlanID must then be left out.
+	// VlanMode is manual for the one VLAN of vlanID. With auto the plugin is
+	// given none, vlanID must be left out, and nothing here supplies one: it is
+	// for plugins that get it from elsewhere.
 	// +optional
 	// +kubebuilder:validation:Enum=manual;auto
 	// +kubebuilder:default=manual
@@ -316,8 +317,9 @@ type NetworkPools struct {
 	// +optional
 	// +listType=atomic
 	IPv6 []string `json:"ipv6,omitempty"`
-	// MatchMasterSubnet takes only pools with the subnet of the interface that
-	// the pod's one belongs to. Only sriov can do that.
+	// MatchMasterSubnet takes only pools in whose subnet the interface of the
+	// card, the virtual function's physical one, has an address. Only sriov
+	// can do that.
 	// +optional
 	// +kubebuilder:default=false
 	MatchMasterSubnet bool `json:"matchMasterSubnet,omitempty"`
