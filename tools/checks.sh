@@ -116,6 +116,11 @@ check_chart() {
   expect 'the agents know it' 'clusterNetwork: "kube-system/underlay"' 1 --set multus.multusCNI.defaultCniCRName=underlay
   expect 'two default pools' '^kind: SpiderIPPool' 2 "${pool_v4[@]}" "${pool_v6[@]}"
   expect 'another socket' '"ipam_unix_socket_path": "/run/x.sock"' 1 --set cni.install=true,multus.multusCNI.install=false,global.ipamUNIXSocketHostPath=/run/x.sock
+  expect 'a SpiderCoordinator' '^kind: SpiderCoordinator' 1
+  expect 'no SpiderCoordinator' '^kind: SpiderCoordinator' 0 --set coordinator.enabled=false
+  expect 'no SpiderCoordinator in values from before there was one' '^kind: SpiderCoordinator' 0 --set coordinator=null
+  expect 'what the coordinator is told' '^  (mode: overlay|vethLinkAddress: "169.254.100.1"|  - fd00::/8|  - dst: 10.7.0.0/16)' 4 --set coordinator.mode=overlay,coordinator.vethLinkAddress=169.254.100.1,coordinator.hijackCIDR[0]=fd00::/8,coordinator.policyRoutes[0].dst=10.7.0.0/16,coordinator.policyRoutes[0].gw=10.6.0.2
+  expect "Cilium's ConfigMap elsewhere" 'ciliumConfigMap: cilium/conf|kube-flannel-cfg, conf' 2 --set global.ciliumConfigMap=cilium/conf
   expect 'StatefulSets as stateless' 'enableStatefulSet: false' 1 --set ipam.enableStatefulSet=false
   expect 'IP conflict detection' 'enableIPConflictDetection: true' 1 --set ipam.enableIPConflictDetection=true
   expect 'gateway detection' 'enableGatewayDetection: true' 1 --set ipam.enableGatewayDetection=true
@@ -151,6 +156,13 @@ check_chart_refusals() {
   refuse "at '/ipam/gc/gcAll/intervalInSecond'" --set ipam.gc.gcAll.intervalInSecond=0
   refuse "at '/ipam/gc/gcDeletingTimeOutPodDelay'" --set ipam.gc.gcDeletingTimeOutPodDelay=-1
   refuse "at '/ipam/statefulSetPoolChange'" --set ipam.statefulSetPoolChange=forget
+  refuse 'Set ipam.enableGatewayDetection=true instead' --set coordinator.detectGateway=true
+  refuse 'Set ipam.enableIPConflictDetection=true instead' --set coordinator.detectIPConflict=true
+  refuse "at '/coordinator/mode'" --set coordinator.mode=disable
+  refuse "at '/coordinator/hijackCIDR/0'" --set coordinator.hijackCIDR[0]=all
+  refuse "at '/coordinator/policyRoutes/0'" --set coordinator.policyRoutes[0].dst=10.7.0.0/16
+  refuse "at '/coordinator/vethMTU'" --set coordinator.vethMTU=0
+  refuse "at '/global/ciliumConfigMap'" --set global.ciliumConfigMap=cilium-config
   refuse "at '/ipam/coolDown'" --set ipam.coolDown=soon
   refuse "at '/ipam/conflictRest'" --set ipam.conflictRest=soon
 }

@@ -2,6 +2,7 @@ package elected_test
 
 import (
 	"context"
+	"fmt"
 	"log/slog"
 	"net/http"
 	"os"
@@ -9,6 +10,7 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/google/go-cmp/cmp"
 	admissionregistrationv1 "k8s.io/api/admissionregistration/v1"
@@ -66,6 +68,12 @@ func TestChartCarriesTheWebhook(t *testing.T) {
 	s.pool(t, "gone", v2beta1.IPPoolSpec{Subnet: "10.3.0.0/16", IPs: []string{"10.3.0.1-10.3.0.9"}})
 	s.poolSays(t, "gone", 9, 0, "")
 	c.run(t, "kubectl delete spiderippool gone --timeout=1m")
+	c.coordinator(t, "Synced", "")
+	c.run(t, "kubectl -n kube-system create configmap cilium-config --from-literal=ipam=multi-pool")
+	c.coordinator(t, "NotReady", "names no network") // so its pools were looked at
+	c.run(t, "kubectl -n kube-system delete configmap cilium-config")
+	c.coordinator(t, "Synced", "")
+	c.run(t, `kubectl patch spidercoordinator default --type merge -p '{"spec":{"podMACPrefix":"0a:1b"}}'`)
 	s.first.end(t) // nobody is there to put it right
 
 	// The next version of the chart changes each webhook.
@@ -76,7 +84,9 @@ func TestChartCarriesTheWebhook(t *testing.T) {
 	if problem := s.stored(t, &kept); problem != "" || !kept.Equal(made) {
 		t.Errorf("after an upgrade: %s", problem)
 	}
+	c.run(t, "kubectl get spidercoordinator default -o jsonpath='{.spec.podMACPrefix} {.status.phase}' | grep -x '0a:1b Synced'")
 	c.run(t, "helm uninstall holdfast --namespace kube-system")
+	c.run(t, "kubectl get spidercoordinators -o name | wc -l | grep -x 0")
 	_, err := s.kube.CoreV1().Secrets("kube-system").Get(t.Context(), admission.SecretName, metav1.GetOptions{})
 	_, err2 := s.kube.AdmissionregistrationV1().ValidatingWebhookConfigurations().Get(t.Context(), admission.ConfigurationName, metav1.GetOptions{})
 	if !apierrors.IsNotFound(err) || !apierrors.IsNotFound(err2) {
@@ -84,6 +94,22 @@ func TestChartCarriesTheWebhook(t *testing.T) {
 	}
 	c.run(t, c.readme(t, "kubectl get spiderippools"))
 	c.run(t, "kubectl delete -f charts/holdfast/crds --timeout=1m")
+}
+
+// coordinator waits until the chart's SpiderCoordinator has the phase, by what an
+// agent is allowed to read and write.
+func (c *chart) coordinator(t *testing.T, phase, reason string) {
+	t.Helper()
+	eventually(t, func() string {
+		sc, err := c.kinds.Coordinators().Get(t.Context(), "default", metav1.GetOptions{})
+		if err != nil {
+			return err.Error()
+		}
+		if sc.Status.Phase != phase || !strings.Contains(sc.Status.Reason, reason) {
+			return fmt.Sprintf("the status is %+v, want %s with %q", sc.Status, phase, reason)
+		}
+		return ""
+	})
 }
 
 // readme returns the line of the README that begins so.
@@ -134,7 +160,8 @@ func (c *chart) contendAs(t *testing.T, account string) *contender {
 	duties := elected.New(elected.Config{
 		Kubernetes: kube, CRDs: store.Kinds(), Cluster: store, Webhook: true,
 		Namespace: "kube-system", Identity: "first", EnableStatefulSet: true, HoldDown: holdDown,
-		Log: slog.New(slog.NewTextHandler(t.Output(), nil)),
+		Survey: time.Second,
+		Log:    slog.New(slog.NewTextHandler(t.Output(), nil)),
 	})
 	go func() { contender.done <- duties.Run(ctx) }()
 	t.Cleanup(func() { contender.end(t) })

@@ -61,3 +61,8 @@ seccompProfile:
 {{- else -}}node
 {{- end -}}
 {{- end }}
+
+{{- /* Namespace and name of Cilium's ConfigMap. */ -}}
+{{- define "holdfast.ciliumConfigMap" -}}
+{{- .Values.global.ciliumConfigMap | default "kube-system/cilium-config" -}}
+{{- end }}
