@@ -149,6 +149,10 @@ func (n *Namespace) Up(t testing.TB, ifname string, addrs ...netip.Prefix) {
 		if err != nil {
 			return err
 		}
+		// A router forwards nothing before its link-local address is there.
+		if err := os.WriteFile("/proc/sys/net/ipv6/conf/"+ifname+"/accept_dad", []byte("0"), 0); err != nil {
+			return err
+		}
 		if err := netlink.LinkSetUp(link); err != nil {
 			return err
 		}
