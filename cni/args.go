@@ -19,10 +19,10 @@ type podArgs struct {
 	MAC types.UnmarshallableString
 }
 
-// parsePod returns the pod that CNI_ARGS names. K8S_POD_UID may be missing:
+// ParsePod returns the pod that CNI_ARGS names. K8S_POD_UID may be missing:
 // older runtimes do not pass it, and the agent knows the node's pods. Errors
 // are *types.Error with ErrInvalidEnvironmentVariables.
-func parsePod(args string) (Pod, error) {
+func ParsePod(args string) (Pod, error) {
 	var parsed podArgs
 	if err := types.LoadArgs(args, &parsed); err != nil {
 		return Pod{}, types.NewError(types.ErrInvalidEnvironmentVariables, "CNI_ARGS cannot be read", err.Error())

@@ -59,7 +59,7 @@ func FuzzCNIArgs(f *testing.F) {
 		f.Add(seed)
 	}
 	f.Fuzz(func(t *testing.T, args string) {
-		pod, err := parsePod(args)
+		pod, err := ParsePod(args)
 		if err != nil {
 			mustBeCNIError(t, err)
 			return

@@ -27,7 +27,7 @@ func Add(ctx context.Context, args *skel.CmdArgs) error {
 	if err != nil {
 		return err
 	}
-	pod, err := parsePod(args.Args)
+	pod, err := ParsePod(args.Args)
 	if err != nil {
 		return err
 	}
@@ -46,7 +46,7 @@ func Add(ctx context.Context, args *skel.CmdArgs) error {
 		Master:           master,
 	}, args.Netns)
 	if err != nil {
-		return printable(err, AddFailed+": ")
+		return Printable(err, AddFailed+": ")
 	}
 	return types.PrintResult(answer.cniResult(), conf.CNIVersion)
 }
@@ -67,7 +67,7 @@ func Del(ctx context.Context, args *skel.CmdArgs) error {
 	ctx, cancel := context.WithTimeout(ctx, DelTimeout)
 	defer cancel()
 	err = conf.client(DelPatience).Del(ctx, DelRequest{Attachment: attachmentOf(args)})
-	return printable(err, "")
+	return Printable(err, "")
 }
 
 // Check fails when the agent does not hold the addresses of prevResult for
@@ -84,7 +84,7 @@ func Check(ctx context.Context, args *skel.CmdArgs) error {
 	ctx, cancel := context.WithTimeout(ctx, AddTimeout)
 	defer cancel()
 	err = conf.client(AddPatience).Check(ctx, CheckRequest{Attachment: attachmentOf(args), Addresses: addresses})
-	return printable(err, "")
+	return Printable(err, "")
 }
 
 // GC gives back the addresses of all attachments of the network that are not
@@ -106,7 +106,7 @@ func GC(ctx context.Context, args *skel.CmdArgs) error {
 	}
 	ctx, cancel := context.WithTimeout(ctx, AddTimeout)
 	defer cancel()
-	return printable(conf.client(AddPatience).GC(ctx, request), "")
+	return Printable(conf.client(AddPatience).GC(ctx, request), "")
 }
 
 // Ready is the verb STATUS (CNI spec 1.1.0, section 2): it fails while an ADD
@@ -122,7 +122,13 @@ func Ready(ctx context.Context, args *skel.CmdArgs) error {
 	}
 	ctx, cancel := context.WithTimeout(ctx, AddTimeout)
 	defer cancel()
-	status, err := conf.client(AddPatience).Status(ctx)
+	return conf.client(AddPatience).Ready(ctx)
+}
+
+// Ready fails, with the *types.Error of the verb STATUS, while the agent would
+// not serve an ADD.
+func (c *Client) Ready(ctx context.Context) error {
+	status, err := c.Status(ctx)
 	if err != nil {
 		return unavailable(err)
 	}
@@ -143,15 +149,15 @@ func (c *config) client(patience time.Duration) *Client {
 // one it is, and a DEL that fails for it would fail for ever.
 func attachmentOf(args *skel.CmdArgs) Attachment {
 	attachment := Attachment{ContainerID: args.ContainerID, Interface: args.IfName}
-	if pod, err := parsePod(args.Args); err == nil {
+	if pod, err := ParsePod(args.Args); err == nil {
 		attachment.Pod = pod
 	}
 	return attachment
 }
 
-// printable returns a Client's error as the CNI error that is printed: what
+// Printable returns a Client's error as the CNI error that is printed: what
 // the agent says unchanged, everything else with prefix in front.
-func printable(err error, prefix string) error {
+func Printable(err error, prefix string) error {
 	if err == nil {
 		return nil
 	}
