@@ -5,6 +5,8 @@ import (
 	"testing"
 
 	"github.com/containernetworking/cni/pkg/types"
+
+	"github.com/holdfast-ipam/holdfast/cni/nettest"
 )
 
 // everyKey is a configuration with all keys that Spiderpool's coordinator has.
@@ -20,14 +22,9 @@ func TestCoordinatorHandsItsInputOnInTheConfiguredVersion(t *testing.T) {
 	t.Parallel()
 	for _, v := range versions() {
 		t.Run(v, func(t *testing.T) {
-			got := runPlugin(t, "coordinator", chain(v, everyKey+prevResult(v)), environment("ADD")...)
-			if got.Exit != 0 {
-				t.Fatalf("ADD ended with %+v", got)
-			}
+			got := runPlugin(t, "coordinator", chain(v, strings.Replace(everyKey, "auto", "disabled", 1)+prevResult(v)), environment("ADD")...)
+			mustSucceed(t, got)
 			golden(t, "chain-"+v+".json", got.Stdout)
-			if lines := strings.Count(got.Stderr, "\n"); lines != 1 || !strings.Contains(got.Stderr, "hands its input on unchanged") {
-				t.Errorf("stderr is %q, want the one line that says what was not done", got.Stderr)
-			}
 		})
 	}
 }
@@ -39,25 +36,39 @@ func TestCoordinatorLosesNothingOfAResult(t *testing.T) {
 		"ips":[{"address":"10.6.168.101/16","gateway":"10.6.0.1","interface":0}],
 		"routes":[{"dst":"10.0.0.0/8","gw":"10.6.0.1","mtu":1300,"advmss":1260,"priority":7,"table":100,"scope":253}],
 		"dns":{"nameservers":["10.96.0.10"],"domain":"cluster.local","search":["svc.cluster.local"],"options":["ndots:5"]}}`
-	got := runPlugin(t, "coordinator", chain("1.1.0", `,"prevResult":`+full), environment("ADD")...)
+	got := runPlugin(t, "coordinator", chain("1.1.0", `,"mode":"disabled","prevResult":`+full), environment("ADD")...)
 	if got.Exit != 0 || !sameJSON(full, got.Stdout) {
 		t.Errorf("ADD ended with %+v, want its prevResult %s", got, full)
 	}
 }
 
-func TestCoordinatorsOtherVerbsSucceedSilently(t *testing.T) {
+// A DEL that cannot be read removes what there is all the same, and needs
+// nobody; STATUS says what an ADD would.
+func TestCoordinatorsVerbsWithoutAnInterface(t *testing.T) {
 	t.Parallel()
-	for _, c := range []struct{ verb, version string }{
-		{"DEL", "0.3.0"}, {"DEL", "0.3.1"}, {"DEL", "0.4.0"}, {"DEL", "1.0.0"}, {"DEL", "1.1.0"},
-		{"CHECK", "0.4.0"}, {"CHECK", "1.0.0"}, {"CHECK", "1.1.0"}, {"GC", "1.1.0"}, {"STATUS", "1.1.0"},
+	node := &machine{nettest.New(t), newAgent(t, 200, `{"ready":true}`)}
+	socket := `,"ipam_unix_socket_path":"` + node.agent.socket + `"`
+	for _, c := range []struct{ verb, version, top string }{
+		{"DEL", "0.3.0", everyKey}, {"DEL", "0.3.1", ""}, {"DEL", "0.4.0", ""}, {"DEL", "1.0.0", `,"mode":"sideways"`}, {"DEL", "1.1.0", ""},
+		{"GC", "1.1.0", `,"cni.dev/valid-attachments":[]`}, {"STATUS", "1.1.0", socket}, {"STATUS", "1.1.0", `,"mode":"disabled"`},
+		{"CHECK", "1.1.0", `,"mode":"disabled"` + prevResult("1.1.0")},
 	} {
 		t.Run(c.verb+" "+c.version, func(t *testing.T) {
-			got := runPlugin(t, "coordinator", chain(c.version, everyKey+prevResult(c.version)), environment(c.verb)...)
+			got := node.run(t, "coordinator", chain(c.version, c.top), environment(c.verb)...)
 			mustSucceed(t, got)
 			if got.Stdout != "" {
 				t.Errorf("%s printed %q, want nothing", c.verb, got.Stdout)
 			}
 		})
+	}
+	node.agent = newAgent(t, 200, `{"ready":false,"reason":"it starts"}`)
+	printed := cniError(t, node.run(t, "coordinator", chain("1.1.0", `,"ipam_unix_socket_path":"`+node.agent.socket+`"`), environment("STATUS")...))
+	if printed.Code != types.ErrPluginNotAvailable || printed.Details != "it starts" {
+		t.Errorf("STATUS printed %+v, want code %d and the agent's reason", printed, types.ErrPluginNotAvailable)
+	}
+	printed = cniError(t, node.run(t, "coordinator", chain("1.1.0", ""), environment("GC")...))
+	if printed.Code != types.ErrInvalidNetworkConfig {
+		t.Errorf("GC without a list printed %+v, want code %d", printed, types.ErrInvalidNetworkConfig)
 	}
 }
 

@@ -1,14 +1,13 @@
 // Command holdfast-cni is Holdfast's CNI plugins in one static binary. It is
 // installed under the names of its roles, and takes the role of the name it
 // is called by: "spiderpool", the IPAM plugin (package cni), "coordinator", the
-// chained plugin (package cni/coordinator), or "ifacer", which makes VLAN
+// chained plugin between pod and node (package cni/coordinator), or "ifacer", which makes VLAN
 // interfaces and bonds on the node (package cni/ifacer).
 package main
 
 import (
 	"context"
 	"fmt"
-	"log/slog"
 	"os"
 	"path/filepath"
 
@@ -54,7 +53,7 @@ func run(args []string) int {
 	case "spiderpool":
 		return plugin(role, ipam(context.Background()))
 	case "coordinator":
-		return plugin(role, chained(slog.New(slog.NewTextHandler(os.Stderr, nil))))
+		return plugin(role, chained(context.Background()))
 	case "ifacer":
 		return plugin(role, skel.CNIFuncs{Add: ifacer.Add, Del: ifacer.Del, Check: ifacer.Check, GC: ifacer.GC, Status: ifacer.Ready})
 	}
@@ -81,23 +80,14 @@ func ipam(ctx context.Context) skel.CNIFuncs {
 	}
 }
 
-// chained returns the verbs of the role "coordinator". Each ADD leaves one
-// line in the runtime's log (runtimes pass a plugin's stderr on), because an
-// administrator who asked for a mode must be able to find out that it is not
-// there yet.
-func chained(log *slog.Logger) skel.CNIFuncs {
+// chained returns the verbs of the role "coordinator".
+func chained(ctx context.Context) skel.CNIFuncs {
 	return skel.CNIFuncs{
-		Add: func(args *skel.CmdArgs) error {
-			if err := coordinator.Add(args); err != nil {
-				return err
-			}
-			log.Info("coordinator hands its input on unchanged", "container", args.ContainerID, "interface", args.IfName)
-			return nil
-		},
+		Add:    func(args *skel.CmdArgs) error { return coordinator.Add(ctx, args) },
 		Del:    coordinator.Del,
-		Check:  coordinator.Check,
+		Check:  func(args *skel.CmdArgs) error { return coordinator.Check(ctx, args) },
 		GC:     coordinator.GC,
-		Status: coordinator.Ready,
+		Status: func(args *skel.CmdArgs) error { return coordinator.Ready(ctx, args) },
 	}
 }
 

@@ -5,6 +5,8 @@ import (
 	"testing"
 
 	"github.com/containernetworking/cni/pkg/types"
+
+	"github.com/holdfast-ipam/holdfast/cni"
 )
 
 // Whatever stands on stdin, an ADD ends with a CNI error or has a result that
@@ -15,12 +17,19 @@ func FuzzConfigOnStdin(f *testing.F) {
 		`{"cniVersion":"1.1.0","name":"n","mode":"underlay","prevResult":{"cniVersion":"1.1.0","interfaces":[null],"ips":[null],"routes":[null]}}`,
 		`{"cniVersion":"0.4.0","name":"n","mode":"disable","prevResult":{"interfaces":[null],"ips":[null],"routes":[null]}}`,
 		`{"cniVersion":"1.0.0","name":"n","prevResult":{"cniVersion":"0.4.0"}}`,
+		`{"cniVersion":"1.0.0","name":"n","podMACPrefix":"0a:1b","vethLinkAddress":"fe80::1%eth0","hijackCIDR":["::ffff:1.2.3.4","10.0.0.0/8"],"policyRoutes":[{"dst":"::1","gw":"1.1.1.1"}],"hostRuleTable":255,"vethMTU":-1,"prevResult":{}}`,
 		`{"cniVersion":"1.0.0","name":"n","prevResult":null}`, `{"mode":"x"}`, `[]`, ``,
 	} {
 		f.Add([]byte(seed))
 	}
 	f.Fuzz(func(t *testing.T, stdin []byte) {
-		conf, err := parseConfig(stdin, "ADD")
+		conf, err := parseConfig(stdin)
+		if err == nil {
+			err = conf.parsePrevResult("ADD")
+		}
+		if err == nil {
+			_, err = conf.settings(&cni.Coordination{Mode: modeAuto})
+		}
 		if err != nil {
 			printed, ok := err.(*types.Error)
 			if !ok || printed.Code == 0 || printed.Code == types.ErrInternal || printed.Msg == "" {
