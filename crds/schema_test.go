@@ -244,6 +244,21 @@ func printsColumns(t *testing.T, s server) {
 		t.Errorf("the block prints as %q, want %q", got, want)
 	}
 
+	coordinator := request{"SpiderCoordinator", "default", `{podCIDRType: auto}`}
+	if err := s.create(t, coordinator, false); err != nil {
+		t.Fatal(err)
+	}
+	if err := s.patch(t, coordinator, "status", `{"status":{"phase":"Synced","overlayPodCIDR":["10.244.0.0/16"],"serviceCIDR":["10.96.0.0/12","fd00::/112"]}}`); err != nil {
+		t.Fatal(err)
+	}
+	columns, rows = s.table(t, "SpiderCoordinator", "")
+	if diff := cmp.Diff([]string{"NAME", "PHASE", "PODS", "SERVICES", "REASON"}, columns); diff != "" {
+		t.Error(diff)
+	}
+	if got, want := strings.TrimSpace(rows["default"]), `Synced ["10.244.0.0/16"] ["10.96.0.0/12","fd00::/112"]`; !strings.HasPrefix(got, want) {
+		t.Errorf("the coordinator prints as %q, want %q", got, want)
+	}
+
 	network := request{"SpiderMultusConfig", "macvlan-ens192", `{cniType: macvlan, macvlan: {master: [ens192]}}`}
 	if err := s.create(t, network, false); err != nil {
 		t.Fatal(err)

@@ -4,12 +4,16 @@ import metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
 // SpiderCoordinator is the settings of the coordinator plugin, which lets a
 // pod with interfaces in several networks reach all of them, its node and the
-// cluster's services. The one named default counts; what a SpiderMultusConfig
-// says for its own network goes before it.
+// cluster's services. The one named default counts, or else the first by name;
+// what a SpiderMultusConfig says for its own network goes before it.
 //
 // +kubebuilder:object:root=true
 // +kubebuilder:resource:path=spidercoordinators,singular=spidercoordinator,scope=Cluster,shortName=scc,categories=spiderpool
 // +kubebuilder:subresource:status
+// +kubebuilder:printcolumn:name="PHASE",type=string,JSONPath=`.status.phase`,description="Synced, or NotReady while the networks cannot be told."
+// +kubebuilder:printcolumn:name="PODS",type=string,JSONPath=`.status.overlayPodCIDR`,description="The networks of the cluster's pods."
+// +kubebuilder:printcolumn:name="SERVICES",type=string,JSONPath=`.status.serviceCIDR`,description="The networks of the cluster's services."
+// +kubebuilder:printcolumn:name="REASON",type=string,JSONPath=`.status.reason`,description="Why they cannot be told."
 type SpiderCoordinator struct {
 	metav1.TypeMeta   `json:",inline"`
 	metav1.ObjectMeta `json:"metadata,omitempty"`
@@ -28,11 +32,13 @@ type SpiderCoordinator struct {
 //
 // +kubebuilder:validation:XValidation:rule="!has(self.podMACPrefix) || self.podMACPrefix.size() == 0 || self.podMACPrefix.matches('^[0-9a-fA-F][02468aceACE]:[0-9a-fA-F]{2}$')",fieldPath=".podMACPrefix",message="podMACPrefix must be two bytes in hexadecimal, the first of them even, like 0a:1b"
 // +kubebuilder:validation:XValidation:rule="!has(self.vethLinkAddress) || self.vethLinkAddress.size() == 0 || isIP(self.vethLinkAddress)",fieldPath=".vethLinkAddress",message="vethLinkAddress must be an IP address without prefix length, like 169.254.100.1"
+// +kubebuilder:validation:XValidation:rule="!has(self.podDefaultRouteNIC) || self.podDefaultRouteNIC.matches('^[^/[:space:]]*$')",fieldPath=".podDefaultRouteNIC",message="podDefaultRouteNIC must be the name of an interface in the pod, like eth0"
+// +kubebuilder:validation:XValidation:rule="!has(self.hostRuleTable) || self.hostRuleTable < 253 || self.hostRuleTable > 255",fieldPath=".hostRuleTable",message="routing tables 253 to 255 are the system's: use one that nothing else on the nodes uses, like 500"
 type CoordinatorSpec struct {
 	// Mode is how pods reach their node: underlay through a veth pair of their
 	// own, overlay through the interface of the cluster's network, disabled
 	// not at all, auto underlay or overlay by what the pod's first interface
-	// is.
+	// is. A SpiderMultusConfig always has a mode of its own.
 	// +optional
 	// +kubebuilder:validation:Enum=auto;underlay;overlay;disabled
 	// +kubebuilder:default=auto
@@ -40,7 +46,7 @@ type CoordinatorSpec struct {
 
 	// PodCIDRType is where the addresses of the cluster's pod network are read
 	// from: the network plugin named, the cluster's own settings, whichever
-	// is found (auto), or nowhere (none).
+	// is found (auto), or nowhere (none). That of the SpiderCoordinator counts.
 	// +optional
 	// +kubebuilder:validation:Enum=auto;cluster;calico;cilium;none
 	PodCIDRType string `json:"podCIDRType,omitempty"`
@@ -68,7 +74,8 @@ type CoordinatorSpec struct {
 	PodMACPrefix string `json:"podMACPrefix,omitempty"`
 
 	// TunePodRoutes lets each interface answer through itself: routes of
-	// further interfaces are moved to tables of their own.
+	// further interfaces are moved to tables of their own. A SpiderMultusConfig
+	// always says so for its own network.
 	// +optional
 	// +kubebuilder:default=true
 	TunePodRoutes *bool `json:"tunePodRoutes,omitempty"`
@@ -76,12 +83,16 @@ type CoordinatorSpec struct {
 	// PodDefaultRouteNIC is the interface that keeps the default route of a
 	// pod with several, such as eth0. Empty means the first.
 	// +optional
+	// +kubebuilder:validation:MaxLength=15
 	PodDefaultRouteNIC string `json:"podDefaultRouteNIC,omitempty"`
 
 	// HostRuleTable is the number of the node's routing table with the routes
-	// to pods.
+	// to pods, any but 253 to 255, which are the system's. That of the
+	// SpiderCoordinator counts: a node has one.
 	// +optional
 	// +kubebuilder:default=500
+	// +kubebuilder:validation:Minimum=1
+	// +kubebuilder:validation:Maximum=4294967295
 	HostRuleTable *int64 `json:"hostRuleTable,omitempty"`
 
 	// PodRPFilter is the value of the pod's rp_filter sysctl: 0, 1, 2, or any
@@ -96,6 +107,7 @@ type CoordinatorSpec struct {
 	// +optional
 	// +kubebuilder:default=0
 	// +kubebuilder:validation:Minimum=0
+	// +kubebuilder:validation:Maximum=2147483647
 	TxQueueLen *int64 `json:"txQueueLen,omitempty"`
 
 	// VethLinkAddress is an IP address for the pod's end of the veth pair to
@@ -106,7 +118,8 @@ type CoordinatorSpec struct {
 
 	// VethMTU is the MTU of the veth pair in bytes, 1500 if left out.
 	// +optional
-	// +kubebuilder:validation:Minimum=1
+	// +kubebuilder:validation:Minimum=68
+	// +kubebuilder:validation:Maximum=65535
 	VethMTU *int64 `json:"vethMTU,omitempty"`
 }
 
