@@ -264,8 +264,9 @@ type coordinatorConf struct {
 
 // coordinator renders what is said of this network alone; the rest the
 // coordinator plugin takes from the SpiderCoordinator. hostRuleTable is one
-// for the node and therefore always taken from there, podRPFilter unless
-// podCIDRType says that the network has settings of its own.
+// for the node and therefore always taken from there. podRPFilter is 0 where
+// nobody wrote it: that is taken from there too, unless podCIDRType says that
+// the network has settings of its own.
 func coordinator(spec *v2beta1.CoordinatorSpec) coordinatorConf {
 	conf := coordinatorConf{TunePodRoutes: true, Mode: "auto", Type: "coordinator"}
 	if spec == nil {
@@ -280,7 +281,7 @@ func coordinator(spec *v2beta1.CoordinatorSpec) coordinatorConf {
 	if spec.TunePodRoutes != nil {
 		conf.TunePodRoutes = *spec.TunePodRoutes
 	}
-	if spec.PodCIDRType != "" {
+	if filter := spec.PodRPFilter; spec.PodCIDRType != "" || filter != nil && *filter != 0 {
 		conf.PodRPFilter = spec.PodRPFilter
 	}
 	conf.PodDefaultRouteNIC = spec.PodDefaultRouteNIC
