@@ -111,6 +111,10 @@ check_chart() {
   expect 'under Multus, the node gets no second configuration' '--conf=' 0 --set cni.install=true "${pool_v4[@]}"
   expect 'under Multus, the list is its default network' 'default-network.conflist: \|' 1 --set cni.install=true "${pool_v4[@]}"
   expect 'macvlan' '"master": "ens192"' 1 --set cni.install=true,cni.type=macvlan,cni.master=ens192
+  expect 'macvlan with the coordinator' '"type": "coordinator"' 1 --set cni.install=true,cni.type=macvlan,cni.master=ens192
+  expect 'macvlan without it' '"type": "coordinator"' 0 --set cni.install=true,cni.type=macvlan,cni.master=ens192,cni.coordinator=false
+  expect 'ptp needs no coordinator' '"type": "coordinator"' 0 --set cni.install=true "${pool_v4[@]}"
+  expect 'the coordinator asks on the same socket' '"ipam_unix_socket_path": "/run/x.sock"' 2 --set cni.install=true,cni.type=macvlan,cni.master=ens192,global.ipamUNIXSocketHostPath=/run/x.sock
   expect 'more plugins' '"type": "portmap"' 1 --set cni.install=true,cni.extraPlugins[0].type=portmap
   expect 'a network of an own name' '"clusterNetwork": "underlay"' 1 --set multus.multusCNI.defaultCniCRName=underlay
   expect 'the agents know it' 'clusterNetwork: "kube-system/underlay"' 1 --set multus.multusCNI.defaultCniCRName=underlay
@@ -128,6 +132,7 @@ check_chart() {
   expect 'a webhook that can fail' 'failurePolicy: Ignore' 5
   expect 'an upgrade leaves the certificate alone' 'caBundle:|tls.crt' 0
   expect 'no webhook' 'webhook' 0 --set spiderpoolAgent.webhookPort=0
+  expect 'what Spiderpool has and this has not, switched off' '^kind: DaemonSet' 2 --set ipam.spiderSubnet.enable=false,ipam.spiderSubnet.autoPool.enable=false,plugins.installCNI=false,sriov.install=false,rdma.rdmaSharedDevicePlugin.install=false,grafanaDashboard.install=false,spiderpoolAgent.prometheus.enabled=false,multus.multusCNI.uninstall=false
   expect 'nothing is privileged' 'privileged: true' 0
   expect 'every container drops all capabilities' 'drop: \[ALL\]' 3
 }
@@ -163,6 +168,11 @@ check_chart_refusals() {
   refuse "at '/coordinator/policyRoutes/0'" --set coordinator.policyRoutes[0].dst=10.7.0.0/16
   refuse "at '/coordinator/vethMTU'" --set coordinator.vethMTU=0
   refuse "at '/global/ciliumConfigMap'" --set global.ciliumConfigMap=cilium-config
+  refuse 'ipam.spiderSubnet.enable=true: there are no SpiderSubnets here. Create SpiderIPPools' --set ipam.spiderSubnet.enable=true
+  refuse 'plugins.installRdmaCNI=true: the chart installs only its own plugins' --set plugins.installCNI=false,plugins.installRdmaCNI=true
+  refuse 'sriov.install=true: install the SR-IOV network operator by itself' --set sriov.install=true,sriov.image.tag=v1
+  refuse 'spiderpoolController=...: there is no controller here' --set spiderpoolController.replicas=2
+  refuse 'Set image.repository instead' --set global.imageRegistryOverride=registry.example
   refuse "at '/ipam/coolDown'" --set ipam.coolDown=soon
   refuse "at '/ipam/conflictRest'" --set ipam.conflictRest=soon
 }
