@@ -44,7 +44,11 @@ seccompProfile:
 {{- $_ := set $main "ipMasq" .Values.cni.ipMasq -}}
 {{- end -}}
 {{- $plugins := list $main -}}
-{{- if .Values.cni.coordinator }}{{ $plugins = append $plugins (dict "type" "coordinator" "mode" "auto") }}{{ end -}}
+{{- if and .Values.cni.coordinator (ne .Values.cni.type "ptp") -}}
+{{- $coordinator := dict "type" "coordinator" -}}
+{{- with $ipam.ipam_unix_socket_path }}{{ $_ := set $coordinator "ipam_unix_socket_path" . }}{{ end -}}
+{{- $plugins = append $plugins $coordinator -}}
+{{- end -}}
 {{- $plugins = concat $plugins .Values.cni.extraPlugins -}}
 {{- dict "cniVersion" .Values.cni.cniVersion "name" .Values.cni.name "plugins" $plugins | toPrettyJson -}}
 {{- end }}
