@@ -1,9 +1,12 @@
 package agent
 
 import (
+	"context"
 	"encoding/json"
 	"net/http"
 	"net/netip"
+	"os"
+	"path/filepath"
 	"slices"
 	"strings"
 	"testing"
@@ -179,6 +182,7 @@ func TestCoordinationOfACluster(t *testing.T) {
 	if w := c.ask(t, stranger); w.Code != http.StatusServiceUnavailable || !strings.Contains(w.Body, `pod default/web with UID \"another\"`) {
 		t.Errorf("a pod that is not there gets %+v", w)
 	}
+	c.answersOnItsSocket(t)
 	if n := requestsFor(t, a, "coordination"); n > 0 {
 		t.Errorf("the answers have cost %v requests", n)
 	}
@@ -203,6 +207,33 @@ func (c *coordinated) ask(t *testing.T, pod cni.Pod) answer {
 	}
 	w := ask(c.agent, http.MethodPost, cni.PathCoordination, string(body))
 	return answer{w.Code, w.Body.String()}
+}
+
+// answersOnItsSocket asks as the plugin does.
+func (c *coordinated) answersOnItsSocket(t *testing.T) {
+	t.Helper()
+	dir, err := os.MkdirTemp("", "hf") // t.TempDir is too long for a socket's address
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { os.RemoveAll(dir) })
+	socket := filepath.Join(dir, "a.sock")
+	l, err := listen(socket)
+	if err != nil {
+		t.Fatal(err)
+	}
+	ctx, end := context.WithCancel(t.Context())
+	ended := make(chan error, 1)
+	go func() { ended <- c.agent.serve(ctx, l) }()
+	client := &cni.Client{Socket: socket}
+	got, err := client.Coordination(t.Context(), cni.CoordinationRequest{Attachment: cni.Attachment{ContainerID: "c", Interface: "eth0", Pod: c.own()}})
+	if diff := cmp.Diff(&cni.Coordination{Mode: "auto", DefaultRouteInterface: "net1"}, got, exact); diff != "" || err != nil {
+		t.Errorf("over the socket: %v (-want +got):\n%s", err, diff)
+	}
+	end()
+	if err := <-ended; err != nil {
+		t.Error(err)
+	}
 }
 
 func (c *coordinated) own() cni.Pod {

@@ -104,9 +104,16 @@ func (c *Coordination) valid() error {
 		}
 	}
 	for _, route := range c.PolicyRoutes {
-		if !plain(route.Destination) || !route.Gateway.IsValid() || route.Gateway.Is4() != route.Destination.Addr().Is4() {
+		if !plain(route.Destination) || !plainAddr(route.Gateway) || route.Gateway.Is4() != route.Destination.Addr().Is4() {
 			return fmt.Errorf("it answers with a route to %q through %q", route.Destination, route.Gateway)
 		}
 	}
+	if link := c.VethLinkAddress; link.IsValid() && !plainAddr(link) {
+		return fmt.Errorf("it answers with the address %q for the veth pair", link)
+	}
 	return nil
 }
+
+// plainAddr reports whether the address is one that [plain] prefixes have, and
+// is no interface's.
+func plainAddr(addr netip.Addr) bool { return addr.IsValid() && !addr.Is4In6() && addr.Zone() == "" }
