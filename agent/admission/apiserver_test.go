@@ -51,18 +51,6 @@ type server struct {
 	failing atomic.Bool
 }
 
-const nadDefinition = `
-apiVersion: apiextensions.k8s.io/v1
-kind: CustomResourceDefinition
-metadata: {name: network-attachment-definitions.k8s.cni.cncf.io}
-spec:
-  group: k8s.cni.cncf.io
-  scope: Namespaced
-  names: {plural: network-attachment-definitions, singular: network-attachment-definition, kind: NetworkAttachmentDefinition}
-  versions:
-    - {name: v1, served: true, storage: true, schema: {openAPIV3Schema: {type: object, x-kubernetes-preserve-unknown-fields: true}}}
-`
-
 // TestAPIServer has objects applied to a real API server.
 func TestAPIServer(t *testing.T) {
 	s := start(t)
@@ -422,7 +410,7 @@ func (s *server) networkWithoutMultus(t *testing.T, _ *server) {
 	if err := s.apply(t, "SpiderMultusConfig", "late", `{}`, true, "multus.spidernet.io/cr-name", "early"); err == nil {
 		t.Error("a name that is taken was taken")
 	}
-	apitest.InstallKind(t, s.rest, []byte(nadDefinition))
+	apitest.InstallNetworks(t, s.rest)
 }
 
 func (s *server) networkName(t *testing.T, _ *server) {

@@ -49,6 +49,29 @@ func InstallKind(t testing.TB, config *rest.Config, manifest []byte) {
 	}
 }
 
+// networks is the kind of Multus' networks, as far as an API server has to know
+// it.
+const networks = `
+apiVersion: apiextensions.k8s.io/v1
+kind: CustomResourceDefinition
+metadata: {name: network-attachment-definitions.k8s.cni.cncf.io}
+spec:
+  group: k8s.cni.cncf.io
+  scope: Namespaced
+  names: {plural: network-attachment-definitions, singular: network-attachment-definition, kind: NetworkAttachmentDefinition}
+  versions:
+    - name: v1
+      served: true
+      storage: true
+      schema: {openAPIV3Schema: {type: object, properties: {spec: {type: object, properties: {config: {type: string}}}}}}
+`
+
+// InstallNetworks has the API server serve NetworkAttachmentDefinition.
+func InstallNetworks(t testing.TB, config *rest.Config) {
+	t.Helper()
+	InstallKind(t, config, []byte(networks))
+}
+
 func installKind(ctx context.Context, config *rest.Config, manifest []byte) error {
 	ctx, cancel := context.WithTimeout(ctx, startLimit)
 	defer cancel()

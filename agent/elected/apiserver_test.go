@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"log/slog"
+	"net/http"
 	"net/netip"
 	"strings"
 	"testing"
@@ -120,16 +121,20 @@ func must[T any](t *testing.T) func(T, error) T {
 	}
 }
 
-// TestAPIServer has the duties carried out on a real API server.
-func TestAPIServer(t *testing.T) {
+// newServer starts an API server with nothing in it but the kinds.
+func newServer(t *testing.T) *server {
+	t.Helper()
 	s := &server{rest: cluster.Config(apitest.Start(t), "holdfast-test")}
-	httpClient, err := rest.HTTPClientFor(s.rest)
-	if err != nil {
-		t.Fatal(err)
-	}
+	httpClient := must[*http.Client](t)(rest.HTTPClientFor(s.rest))
 	s.kube = must[kubernetes.Interface](t)(kubernetes.NewForConfigAndClient(s.rest, httpClient))
 	s.store = must[*cluster.Client](t)(cluster.New(s.rest, httpClient))
 	s.kinds = s.store.Kinds()
+	return s
+}
+
+// TestAPIServer has the duties carried out on a real API server.
+func TestAPIServer(t *testing.T) {
+	s := newServer(t)
 	s.worker = s.realNode(t, worker.Name)
 	s.first = s.contend(t, "first")
 	eventually(t, func() string { return s.holds("first") })
@@ -415,29 +420,13 @@ func goneNode(t *testing.T, s *server) {
 	})
 }
 
-const nadDefinition = `
-apiVersion: apiextensions.k8s.io/v1
-kind: CustomResourceDefinition
-metadata:
-  name: network-attachment-definitions.k8s.cni.cncf.io
-spec:
-  group: k8s.cni.cncf.io
-  scope: Namespaced
-  names: {plural: network-attachment-definitions, singular: network-attachment-definition, kind: NetworkAttachmentDefinition}
-  versions:
-    - name: v1
-      served: true
-      storage: true
-      schema: {openAPIV3Schema: {type: object, properties: {spec: {type: object, properties: {config: {type: string}}}}}}
-`
-
 func network(t *testing.T, s *server) {
 	smc := &v2beta1.SpiderMultusConfig{
 		ObjectMeta: metav1.ObjectMeta{Name: "macvlan-ens192", Annotations: map[string]string{"team": "net"}},
 		Spec:       v2beta1.MultusConfigSpec{CNIType: v2beta1.CNITypeMacvlan, Macvlan: &v2beta1.SubInterface{Master: []string{"ens192"}}},
 	}
 	smc = must[*v2beta1.SpiderMultusConfig](t)(s.kinds.MultusConfigs("kube-system").Create(t.Context(), smc, metav1.CreateOptions{}))
-	apitest.InstallKind(t, s.rest, []byte(nadDefinition))
+	apitest.InstallNetworks(t, s.rest)
 
 	client := s.kube.Discovery().RESTClient()
 	path := "/apis/k8s.cni.cncf.io/v1/namespaces/kube-system/network-attachment-definitions/macvlan-ens192"

@@ -14,12 +14,10 @@ import (
 	corev1 "k8s.io/api/core/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
-	"k8s.io/client-go/kubernetes"
 	"k8s.io/client-go/rest"
 	"sigs.k8s.io/yaml"
 
 	"github.com/holdfast-ipam/holdfast/agent/apitest"
-	"github.com/holdfast-ipam/holdfast/agent/cluster"
 	"github.com/holdfast-ipam/holdfast/crds/spiderpool/v2beta1"
 )
 
@@ -37,15 +35,8 @@ type networks struct {
 
 // TestNetworksOnAnAPIServer applies SpiderMultusConfigs as users do.
 func TestNetworksOnAnAPIServer(t *testing.T) {
-	s := &server{rest: cluster.Config(apitest.Start(t), "holdfast-test")}
-	httpClient, err := rest.HTTPClientFor(s.rest)
-	if err != nil {
-		t.Fatal(err)
-	}
-	s.kube = must[kubernetes.Interface](t)(kubernetes.NewForConfigAndClient(s.rest, httpClient))
-	s.store = must[*cluster.Client](t)(cluster.New(s.rest, httpClient))
-	s.kinds = s.store.Kinds()
-	apitest.InstallKind(t, s.rest, []byte(nadDefinition))
+	s := newServer(t)
+	apitest.InstallNetworks(t, s.rest)
 	s.contend(t, "only")
 	n := &networks{server: s, raw: s.kube.Discovery().RESTClient()}
 	for _, test := range []struct {
