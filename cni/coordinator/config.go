@@ -54,6 +54,10 @@ type policyRoute struct {
 	Gateway     string `json:"gw"`
 }
 
+// routeAnnotation is with which a pod names the interface that is to have its
+// default route. The agent reads it; here it is for messages.
+const routeAnnotation = "ipam.spidernet.io/default-route-nic"
+
 // The modes. Off has two words: the CRD's, and that of Spiderpool's plugin.
 const (
 	modeAuto     = "auto"
@@ -88,12 +92,9 @@ func parseConfig(stdin []byte) (*config, error) {
 	if err := json.Unmarshal(stdin, &conf); err != nil {
 		return nil, types.NewError(types.ErrDecodingFailure, "the network configuration cannot be read", err.Error())
 	}
-	switch conf.Mode {
-	case "", modeAuto, modeUnderlay, modeOverlay, modeDisabled:
-	case modeDisable:
-		conf.Mode = modeDisabled
-	default:
-		return nil, wrong(fmt.Sprintf("the coordinator has no mode %q", conf.Mode), "use auto, underlay, overlay or disabled")
+	var err error
+	if conf.Mode, err = parseMode(conf.Mode); err != nil {
+		return nil, err
 	}
 	if conf.Socket == "" {
 		conf.Socket = cni.DefaultSocket
@@ -109,6 +110,17 @@ func parseConfig(stdin []byte) (*config, error) {
 		return nil, wrong(fmt.Sprintf("podDefaultCniNic %q cannot be the name of an interface", conf.PodDefaultCniNIC), "a name has 15 characters at most")
 	}
 	return &conf, nil
+}
+
+// parseMode returns the mode that a word stands for, empty for none.
+func parseMode(word string) (string, error) {
+	switch word {
+	case "", modeAuto, modeUnderlay, modeOverlay, modeDisabled:
+		return word, nil
+	case modeDisable:
+		return modeDisabled, nil
+	}
+	return "", wrong(fmt.Sprintf("the coordinator has no mode %q", word), "use auto, underlay, overlay or disabled")
 }
 
 // parsePrevResult decodes the result of the plugins before this one, for a verb
@@ -149,14 +161,19 @@ type settings struct {
 // settings puts together what the network says and, for the rest, what the
 // cluster says.
 func (c *config) settings(cluster *cni.Coordination) (*settings, error) {
+	mode, err := parseMode(orElse(c.Mode, cluster.Mode))
+	if err != nil {
+		return nil, err
+	}
 	s := &settings{
-		mode:     orElse(c.Mode, cluster.Mode),
+		mode:     mode,
 		tune:     *orElse(orElse(c.TunePodRoutes, cluster.TunePodRoutes), new(true)),
 		firstNIC: c.PodDefaultCniNIC,
 		routeNIC: orElse(cluster.DefaultRouteInterface, orElse(c.PodDefaultRouteNIC, cluster.PodDefaultRouteNIC)),
 	}
-	if s.mode == modeDisable {
-		s.mode = modeDisabled
+	if s.routeNIC == podVeth || s.routeNIC == "lo" {
+		return nil, wrong(fmt.Sprintf("%s is to have the pod's default route, and cannot", s.routeNIC),
+			"name an interface of one of the pod's networks, like eth0 or net1, in podDefaultRouteNic or the pod's annotation "+routeAnnotation)
 	}
 	for _, step := range []func(*config, *cni.Coordination) error{s.setNumbers, s.setVeth, s.setNetworks, s.setRoutes} {
 		if err := step(c, cluster); err != nil {

@@ -8,7 +8,6 @@ import (
 	"slices"
 	"strings"
 
-	"github.com/containernetworking/cni/pkg/types"
 	"golang.org/x/sys/unix"
 )
 
@@ -331,11 +330,17 @@ func (p *planner) planMain(f family) error {
 	return nil
 }
 
-// source returns the interface's first usable address.
+// source returns what connections to and through the node come from: the first
+// usable address of the pod's first interface, or of this one.
 func (p *planner) source(f family) netip.Addr {
-	for _, a := range p.nic.global(f) {
-		if !a.tentative {
-			return a.prefix.Addr()
+	for _, nic := range []*link{p.pod.link(p.firstNIC), p.nic} {
+		if nic == nil {
+			continue
+		}
+		for _, a := range nic.global(f) {
+			if !a.tentative {
+				return a.prefix.Addr()
+			}
 		}
 	}
 	return netip.Addr{}
@@ -372,7 +377,9 @@ func excluded() []string {
 }
 
 // hostsOf returns the addresses of a node that its pods talk to it by: first
-// those that the node would itself use towards these, then all others.
+// those that the node would itself use towards these by its main table, then
+// all others. Those of the pod's own peer, nodeDev, are among them: the kernel
+// prefers them.
 func hostsOf(node *view, nodeDev string, pod []address) map[family][]netip.Addr {
 	hosts := make(map[family][]netip.Addr)
 	add := func(addr netip.Addr) {
@@ -385,7 +392,7 @@ func hostsOf(node *view, nodeDev string, pod []address) map[family][]netip.Addr 
 	}
 	for i := range node.links {
 		l := &node.links[i]
-		if l.name == "lo" || l.name == nodeDev || slices.ContainsFunc(excluded(), func(begin string) bool { return strings.HasPrefix(l.name, begin) }) {
+		if l.name == "lo" || l.name != nodeDev && slices.ContainsFunc(excluded(), func(begin string) bool { return strings.HasPrefix(l.name, begin) }) {
 			continue
 		}
 		for _, a := range l.globals() {
@@ -422,16 +429,4 @@ func towards(node *view, nodeDev string, to netip.Addr) netip.Addr {
 		}
 	}
 	return netip.Addr{}
-}
-
-// notInPod is the error of a plan that needs an interface that is not there.
-func notInPod(key, name string, pod *view) error {
-	var there []string
-	for _, l := range pod.links {
-		if l.name != "lo" && l.name != podVeth {
-			there = append(there, l.name)
-		}
-	}
-	return types.NewError(types.ErrInvalidNetworkConfig, fmt.Sprintf("%s is %s, which cannot have the pod's default route", key, name),
-		"name one of the pod's interfaces: "+strings.Join(there, ", "))
 }

@@ -51,9 +51,6 @@ func (p *planner) planTables(f family) ([]int, error) {
 // The one that is asked for may not be there yet, as a pod gets its interfaces
 // one by one; it takes the route over when it comes.
 func (p *planner) owner(f family, nics []*link) (*link, error) {
-	if p.routeNIC == podVeth || p.routeNIC == "lo" {
-		return nil, notInPod("podDefaultRouteNic", p.routeNIC, p.pod)
-	}
 	var owner *link
 	for _, nic := range nics {
 		switch {
@@ -66,7 +63,7 @@ func (p *planner) owner(f family, nics []*link) (*link, error) {
 	}
 	if p.ifName == p.routeNIC && owner != nil && !p.canOwn() {
 		return nil, wrong(fmt.Sprintf("%s is to have the pod's default route, and has no router", p.ifName),
-			"give its pool a gateway, or name another interface in podDefaultRouteNic or the pod's annotation ipam.spidernet.io/default-route-nic")
+			"give its pool a gateway, or name another interface in podDefaultRouteNic or the pod's annotation "+routeAnnotation)
 	}
 	if owner == nil && len(p.defaults(f, p.nic)) > 0 {
 		owner = p.nic
@@ -120,6 +117,9 @@ func (p *planner) planTable(f family, nic *link, table int) {
 		routes = slices.Concat(routes, p.pod.routesOf(unix.RT_TABLE_MAIN, p.dev, f), p.planned(f))
 	}
 	for _, r := range routes {
+		if r.dev == p.dev && r.protocol == protocol {
+			r.source = netip.Addr{} // who looks here has a source
+		}
 		r.table, r.protocol = table, protocol
 		if !slices.ContainsFunc(p.plan.pod.routes, r.replaces) {
 			p.plan.pod.routes = append(p.plan.pod.routes, r)
