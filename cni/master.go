@@ -20,7 +20,7 @@ func (c *config) master() (*Master, error) {
 	if err := json.Unmarshal(c.DeviceID, &device); err != nil || device == "" {
 		return nil, types.NewError(types.ErrInvalidNetworkConfig,
 			AddFailed+": match_master_subnet is set, and the network configuration has no deviceID to tell the master by",
-			"it is for sriov: name the resource in the SpiderMultusConfig (sriov.resourceName), so that Multus passes the device that the pod has of it, or remove match_master_subnet")
+			"it is for sriov and ib-sriov: name the resource in the SpiderMultusConfig (sriov.resourceName), so that Multus passes the device that the pod has of it, or remove match_master_subnet")
 	}
 	m, err := sriov.MasterOf(sriov.Devices, device)
 	if errors.Is(err, sriov.ErrNoFunction) {

@@ -109,6 +109,7 @@ func takesWhatIsRight(t *testing.T, s server) {
 		{"SpiderMultusConfig", "a", `{cniType: macvlan, macvlan: {master: [a, b], bond: {name: bond0, mode: 1}}, customCNI: ""}`},
 		{"SpiderMultusConfig", "a", `{cniType: ib-sriov, ibsriov: {resourceName: x}, chainCNIJsonData: [' {"type":"tuning"}']}`},
 		{"SpiderMultusConfig", "a", `{cniType: sriov, sriov: {resourceName: x, minTxRateMbps: 3, ippools: {matchMasterSubnet: true}}}`},
+		{"SpiderMultusConfig", "a", `{cniType: ib-sriov, ibsriov: {resourceName: x, ippools: {matchMasterSubnet: true}}}`},
 		{"IPBlock", "10.6.168.96-28", `{cidr: 10.6.168.96/28, leases: [{node: a, nodeUID: u, addresses: [10.6.168.101]}]}`},
 		{"IPBlock", "10.6.168.96-28", `{cidr: 10.6.168.96/28, leases: [{node: a, nodeUID: u, addresses: [10.6.168.96-10.6.168.99, 10.6.168.111]}, {node: b, nodeUID: v, addresses: [10.6.168.100-10.6.168.110]}], pins: [{address: 10.6.168.96, pod: a/b, interface: eth0}]}`},
 		{"IPBlock", "fd00-0000-0000-0000-0000-0000-0000-0000-124", `{cidr: "fd00::/124", leases: [{node: a, nodeUID: u, addresses: ["fd00::-fd00::9"]}, {node: b, nodeUID: v, addresses: ["fd00::a-fd00::f"]}]}`},

@@ -243,7 +243,7 @@ func ipam(spec *v2beta1.MultusConfigSpec, pools *v2beta1.NetworkPools) *ipamConf
 	conf := &ipamConf{Type: "spiderpool"}
 	if pools != nil {
 		conf.DefaultIPv4Pools, conf.DefaultIPv6Pools = pools.IPv4, pools.IPv6
-		conf.MatchMasterSubnet = pools.MatchMasterSubnet && spec.CNIType == v2beta1.CNITypeSRIOV
+		conf.MatchMasterSubnet = pools.MatchMasterSubnet && (spec.CNIType == v2beta1.CNITypeSRIOV || spec.CNIType == v2beta1.CNITypeIBSRIOV)
 	}
 	return conf
 }

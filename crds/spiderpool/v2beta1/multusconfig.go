@@ -48,9 +48,11 @@ type SpiderMultusConfig struct {
 // +kubebuilder:validation:XValidation:rule="self.cniType == 'ipoib' || !has(self.ipoib)",fieldPath=".ipoib",message="the block ipoib is for cniType ipoib only: remove it or correct cniType"
 // +kubebuilder:validation:XValidation:rule="self.cniType == 'custom' || !has(self.customCNI) || self.customCNI.size() == 0",fieldPath=".customCNI",message="customCNI is for cniType custom only: remove it or correct cniType"
 // +kubebuilder:validation:XValidation:rule="!has(self.customCNI) || self.customCNI.trim().size() == 0 || (self.customCNI.trim().startsWith('{') && self.customCNI.trim().endsWith('}'))",fieldPath=".customCNI",message="customCNI must be a CNI configuration, a JSON object as text"
-// +kubebuilder:validation:XValidation:rule="!has(self.macvlan) || !has(self.macvlan.ippools) || !has(self.macvlan.ippools.matchMasterSubnet) || !self.macvlan.ippools.matchMasterSubnet",fieldPath=".macvlan.ippools.matchMasterSubnet",message="only sriov can match the subnet of the master: remove matchMasterSubnet"
-// +kubebuilder:validation:XValidation:rule="!has(self.ipvlan) || !has(self.ipvlan.ippools) || !has(self.ipvlan.ippools.matchMasterSubnet) || !self.ipvlan.ippools.matchMasterSubnet",fieldPath=".ipvlan.ippools.matchMasterSubnet",message="only sriov can match the subnet of the master: remove matchMasterSubnet"
-// +kubebuilder:validation:XValidation:rule="!has(self.vlan) || !has(self.vlan.ippools) || !has(self.vlan.ippools.matchMasterSubnet) || !self.vlan.ippools.matchMasterSubnet",fieldPath=".vlan.ippools.matchMasterSubnet",message="only sriov can match the subnet of the master: remove matchMasterSubnet"
+// +kubebuilder:validation:XValidation:rule="!has(self.macvlan) || !has(self.macvlan.ippools) || !has(self.macvlan.ippools.matchMasterSubnet) || !self.macvlan.ippools.matchMasterSubnet",fieldPath=".macvlan.ippools.matchMasterSubnet",message="only sriov and ib-sriov can match the subnet of the master: remove matchMasterSubnet"
+// +kubebuilder:validation:XValidation:rule="!has(self.ipvlan) || !has(self.ipvlan.ippools) || !has(self.ipvlan.ippools.matchMasterSubnet) || !self.ipvlan.ippools.matchMasterSubnet",fieldPath=".ipvlan.ippools.matchMasterSubnet",message="only sriov and ib-sriov can match the subnet of the master: remove matchMasterSubnet"
+// +kubebuilder:validation:XValidation:rule="!has(self.vlan) || !has(self.vlan.ippools) || !has(self.vlan.ippools.matchMasterSubnet) || !self.vlan.ippools.matchMasterSubnet",fieldPath=".vlan.ippools.matchMasterSubnet",message="only sriov and ib-sriov can match the subnet of the master: remove matchMasterSubnet"
+// +kubebuilder:validation:XValidation:rule="!has(self.ipoib) || !has(self.ipoib.ippools) || !has(self.ipoib.ippools.matchMasterSubnet) || !self.ipoib.ippools.matchMasterSubnet",fieldPath=".ipoib.ippools.matchMasterSubnet",message="only sriov and ib-sriov can match the subnet of the master: remove matchMasterSubnet"
+// +kubebuilder:validation:XValidation:rule="!has(self.ovs) || !has(self.ovs.ippools) || !has(self.ovs.ippools.matchMasterSubnet) || !self.ovs.ippools.matchMasterSubnet",fieldPath=".ovs.ippools.matchMasterSubnet",message="only sriov and ib-sriov can match the subnet of the master: remove matchMasterSubnet"
 type MultusConfigSpec struct {
 	// CNIType is the type of the network. The block of the same name must be
 	// there (ibsriov for ib-sriov) and no other.
@@ -319,7 +321,7 @@ type NetworkPools struct {
 	IPv6 []string `json:"ipv6,omitempty"`
 	// MatchMasterSubnet takes only pools in whose subnet the interface of the
 	// card, the virtual function's physical one, has an address. Only sriov
-	// can do that.
+	// and ib-sriov can do that.
 	// +optional
 	// +kubebuilder:default=false
 	MatchMasterSubnet bool `json:"matchMasterSubnet,omitempty"`
