@@ -132,7 +132,7 @@ Node node[NODES];
 
 /* ---- the elected agent ---- */
 typedef Collector { mtype pc; bool fresh, again, wanted;
-	unsigned all : 2, p : 2, m : 2, addr : 3, uid : 3, epUID : 3, out : 2 };
+	unsigned all : 2, p : 2, m : 2, bare : 2, addr : 3, uid : 3, epUID : 3, out : 2 };
 Collector gc[COLLECTORS];
 mtype ppc; bool pgFresh;
 #ifdef FENCE
@@ -872,7 +872,7 @@ proctype Writer(byte n) {
 #define garbage(a)	(has(pins, a) && (has(marks, a) || !wanted || epAddr != (a)))
 
 inline rest(x) {
-	G.pc = 0; G.fresh = 0; G.again = 0; G.wanted = 0; G.all = 0; G.p = 0; G.m = 0; G.addr = 0; G.uid = 0; G.epUID = 0; G.out = 0
+	G.pc = 0; G.fresh = 0; G.again = 0; G.wanted = 0; G.all = 0; G.p = 0; G.m = 0; G.bare = 0; G.addr = 0; G.uid = 0; G.epUID = 0; G.out = 0
 }
 
 #ifdef BUG_BARE_POINTER		/* a pointer without its pin counts */
@@ -889,6 +889,12 @@ inline rest(x) {
 #define afterPointer	Judge
 #endif
 
+#ifdef BUG_LEASED_OR_NOT	/* a pin that no endpoint names goes, though its lessee may be placing it */
+#define unleased	3
+#else
+#define unleased	((lessee[0] == 0 -> 1 : 0) | (lessee[1] == 0 -> 2 : 0))
+#endif
+
 /* judge sets G.out to those of the pins for which the verdict is release. */
 inline judge(x) {
 	G.out = 0;
@@ -896,6 +902,7 @@ inline judge(x) {
 		if
 		:: !has(G.p, i)
 		:: has(G.p, i) && G.wanted && G.uid != 0 && G.addr != None && G.addr != i && elsewhere -> G.out = G.out | set(i)
+		:: has(G.p, i) && G.wanted && has(G.bare, i) && G.addr != i -> G.out = G.out | set(i)
 		:: has(G.p, i) && G.uid == 0 && !(G.wanted && G.addr == i) -> G.out = G.out | set(i)
 		:: else
 		fi
@@ -906,7 +913,7 @@ inline judge(x) {
 proctype Collect(byte x) {
 	do
 	:: d_step { G.pc == 0 && (garbage(0) || garbage(1)) ->
-		G.fresh = 1; G.all = pins; G.p = pins; G.m = marks; G.pc = first }
+		G.fresh = 1; G.all = pins; G.p = pins; G.m = marks; G.bare = pins & unleased; G.pc = first }
 	:: d_step { G.pc == PodThere ->
 		G.uid = pod[0].uid; G.pc = (first == PodThere -> Wanted : Judge) }
 	:: d_step { G.pc == Wanted ->
