@@ -89,7 +89,8 @@ type MultusConfigSpec struct {
 	// +kubebuilder:default=true
 	EnableCoordinator *bool `json:"enableCoordinator,omitempty"`
 
-	// DisableIPAM gives the network's interfaces no addresses.
+	// DisableIPAM gives the network's interfaces no addresses. For the type
+	// custom, customCNI alone says whether they have any.
 	// +optional
 	// +kubebuilder:default=false
 	DisableIPAM bool `json:"disableIPAM,omitempty"`
@@ -100,7 +101,8 @@ type MultusConfigSpec struct {
 	Coordinator *CoordinatorSpec `json:"coordinator,omitempty"`
 
 	// ChainCNIJSONData are further plugins at the end of the chain, each a
-	// JSON object as text, such as {"type":"tuning","mtu":8000}.
+	// JSON object as text, such as {"type":"tuning","mtu":8000}. For the type
+	// custom they are left out: write them into customCNI.
 	// +optional
 	// +listType=atomic
 	// +kubebuilder:validation:MaxItems=32
@@ -142,7 +144,7 @@ type SubInterface struct {
 	// +optional
 	Bond *Bond `json:"bond,omitempty"`
 	// RdmaResourceName is the resource of an RDMA device plugin that pods of
-	// the network ask for.
+	// the network ask for by themselves: nothing adds it to them.
 	// +optional
 	RdmaResourceName string `json:"rdmaResourceName,omitempty"`
 	// IPPools are the pools of pods that name none.
