@@ -111,7 +111,7 @@ func TestEachInterfaceAnswersForItself(t *testing.T) {
 			campus := newCampus(t, services+c.cluster)
 			p := campus.pod(t, "aa", c.top, c.top, c.top)
 			checkAll(t, p, c.top)
-			campus.reachAll(t, p, c.lead)
+			campus.reachAll(t, p, c.lead, 3)
 			onNode, inPod := state(t, campus.node.Namespace), state(t, p.Namespace)
 			for _, name := range []string{"net2", "net1", "eth0", "net1", "net2"} {
 				p.add(t, name, c.top)
@@ -131,21 +131,25 @@ func checkAll(t *testing.T, p *pod, top string) {
 }
 
 // reachAll fails the test unless everybody reaches everybody. lead is the
-// interface with the default route.
-func (c *campus) reachAll(t *testing.T, p *pod, lead int) {
+// interface with the default route, of as many as there are.
+func (c *campus) reachAll(t *testing.T, p *pod, lead, interfaces int) {
 	t.Helper()
 	for f := range c.farAddrs {
 		far := c.farAddrs[f].Addr()
 		service, node := netip.AddrPortFrom(virtual(c.farAddrs[f]), port), on(c.lans[0].at(11)[f].Addr())
-		c.node.service(t, service, on(far), true)
+		if interfaces == len(c.lans) {
+			c.node.service(t, service, on(far), true)
+		}
 		reaches(t, "pod to the world", p.Namespace, netip.Addr{}, on(far), c.lans[lead].at(101)[f].Addr())
-		for i, lan := range c.lans {
+		for i, lan := range c.lans[:interfaces] {
 			own, what := lan.at(101)[f].Addr(), fmt.Sprintf("interface %d: ", i)
 			reaches(t, what+"the world to it", c.far, netip.Addr{}, on(own), far)
 			reaches(t, what+"to the world", p.Namespace, own, on(far), own)
 			reaches(t, what+"the node to it", c.node.Namespace, netip.Addr{}, on(own), node.Addr())
 			reaches(t, what+"to the node", p.Namespace, own, node, own)
-			reaches(t, what+"to a service", p.Namespace, own, service, node.Addr())
+			if interfaces == len(c.lans) {
+				reaches(t, what+"to a service", p.Namespace, own, service, node.Addr())
+			}
 		}
 	}
 }
@@ -165,6 +169,34 @@ func TestRoutesStayWithoutTunePodRoutes(t *testing.T) {
 	}
 	reaches(t, "the node to net1", campus.node.Namespace, netip.Addr{}, on(campus.lans[1].at(101)[0].Addr()), netip.Addr{})
 	checkAll(t, p, "")
+}
+
+// The network of the cluster's pods may be that of an interface, or a part of
+// it: then they are on its link. A wider one leads through the node.
+func TestPodsOnTheLinkNeedNoNode(t *testing.T) {
+	t.Parallel()
+	for _, c := range []struct{ pods, node, first, second string }{
+		{`"10.6.0.0/16","fd00:6::/64"`, "", "10.6.3.3", ""},
+		{`"10.6.3.0/24","fd00:6::/112"`, "", "10.6.3.3", ""},
+		{`"10.7.0.0/16","fd00:7::/64"`, "", "", "10.7.3.3"},
+		{`"10.7.3.0/24"`, "", "", "10.7.3.3"},
+		{`"10.0.0.0/8","fd00::/16"`, "10.9.9.9", "10.6.3.3", "10.7.3.3"},
+	} {
+		t.Run(c.pods, func(t *testing.T) {
+			t.Parallel()
+			campus := newCampus(t, `,"overlayPodCIDR":[`+c.pods+`]`)
+			p := campus.pod(t, "fa", "", "")
+			for to, dev := range map[string]string{c.node: "dev veth0", c.first: "dev eth0", c.second: "dev net1"} {
+				if to != "" {
+					mustRoute(t, p.Namespace, to, dev)
+				}
+			}
+			p.add(t, "eth0", "")
+			p.check(t, "eth0", "")
+			p.check(t, "net1", "")
+			campus.reachAll(t, p, 0, 2)
+		})
+	}
 }
 
 // policyRoutes are routes of what leaves on the interface, those of the first

@@ -6,7 +6,6 @@ import (
 	"net"
 	"net/netip"
 	"path/filepath"
-	"slices"
 
 	"github.com/containernetworking/cni/pkg/types"
 	"github.com/containernetworking/cni/pkg/version"
@@ -145,8 +144,10 @@ type settings struct {
 	// routeNIC is to have the default route; empty means that nobody says.
 	routeNIC  string
 	macPrefix []byte
-	// hijack are the networks that the pod reaches through its node.
-	hijack []netip.Prefix
+	// hijack are the networks that the pod reaches through its node, and found
+	// those of the cluster's pods that the agent found out about. The latter
+	// may be on the link.
+	hijack, found []netip.Prefix
 	// policyRoutes are the network's, clusterRoutes the cluster's where the
 	// network has none. The latter need not fit the interface.
 	policyRoutes, clusterRoutes []cni.PolicyRoute
@@ -251,26 +252,22 @@ func (s *settings) setNetworks(c *config, cluster *cni.Coordination) error {
 		key     string
 		network *[]string
 		cluster []netip.Prefix
+		found   *[]netip.Prefix
 	}{
-		{"overlayPodCIDR", c.OverlayPodCIDR, cluster.PodCIDR},
-		{"serviceCIDR", c.ServiceCIDR, cluster.ServiceCIDR},
-		{"hijackCIDR", c.HijackCIDR, cluster.HijackCIDR},
+		{"overlayPodCIDR", c.OverlayPodCIDR, cluster.PodCIDR, &s.found},
+		{"serviceCIDR", c.ServiceCIDR, cluster.ServiceCIDR, &s.hijack},
+		{"hijackCIDR", c.HijackCIDR, cluster.HijackCIDR, &s.hijack},
 	} {
-		prefixes := of.cluster
-		if of.network != nil {
-			prefixes = nil
-			for _, text := range *of.network {
-				prefix, ok := parseNetwork(text)
-				if !ok {
-					return wrong(fmt.Sprintf("%s has %q, which is no network", of.key, text), "use networks like 10.96.0.0/12 and addresses like 169.254.20.10")
-				}
-				prefixes = append(prefixes, prefix)
-			}
+		if of.network == nil {
+			*of.found = append(*of.found, of.cluster...)
+			continue
 		}
-		for _, prefix := range prefixes {
-			if prefix = prefix.Masked(); !slices.Contains(s.hijack, prefix) {
-				s.hijack = append(s.hijack, prefix)
+		for _, text := range *of.network {
+			prefix, ok := parseNetwork(text)
+			if !ok {
+				return wrong(fmt.Sprintf("%s has %q, which is no network", of.key, text), "use networks like 10.96.0.0/12 and addresses like 169.254.20.10")
 			}
+			s.hijack = append(s.hijack, prefix)
 		}
 	}
 	return nil

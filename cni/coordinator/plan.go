@@ -298,6 +298,8 @@ func (p *planner) planPod(f family) error {
 		if err := p.planMain(f); err != nil {
 			return err
 		}
+	} else {
+		p.leaveToLink(f)
 	}
 	tables, err := p.planTables(f)
 	if err != nil {
@@ -330,6 +332,16 @@ func (p *planner) planMain(f family) error {
 	return nil
 }
 
+// leaveToLink takes networks from the main table that were led through the node
+// before this interface was there, and are on its link.
+func (p *planner) leaveToLink(f family) {
+	for _, r := range p.pod.routesOf(unix.RT_TABLE_MAIN, p.dev, f) {
+		if r.protocol == protocol && !r.destination.IsSingleIP() && p.nic.connects(r.destination) && !slices.Contains(p.hijack, r.destination) {
+			p.plan.pod.staleRoutes = append(p.plan.pod.staleRoutes, r)
+		}
+	}
+}
+
 // source returns what connections to and through the node come from: the first
 // usable address of the pod's first interface, or of this one.
 func (p *planner) source(f family) netip.Addr {
@@ -356,12 +368,31 @@ func (p *planner) throughNode(f family, table int) []route {
 	for _, host := range p.hosts[f] {
 		routes = append(routes, route{table: table, destination: whole(host), dev: p.dev, protocol: protocol})
 	}
-	for _, network := range p.hijack {
+	for _, network := range slices.Concat(p.hijack, slices.DeleteFunc(slices.Clone(p.found), p.isElsewhere)) {
+		network = network.Masked()
 		if familyOf(network.Addr()) == f && !slices.ContainsFunc(routes, func(r route) bool { return r.destination == network }) {
 			routes = append(routes, p.hop(f, network, table))
 		}
 	}
 	return routes
+}
+
+// isElsewhere reports whether a network of the cluster's pods needs no node
+// between: it lies within one that an interface of the pod is connected to, or
+// has a route of its own. Where the cluster has no other network plugin, its
+// pods' network is often the pools'.
+func (p *planner) isElsewhere(network netip.Prefix) bool {
+	return slices.ContainsFunc(p.nics(familyOf(network.Addr())), func(nic *link) bool { return nic.connects(network) }) ||
+		slices.ContainsFunc(p.pod.routes, func(r route) bool {
+			return r.table == unix.RT_TABLE_MAIN && r.destination == network.Masked() && r.dev != p.dev
+		})
+}
+
+// connects reports whether a network lies within one of the interface's.
+func (l *link) connects(network netip.Prefix) bool {
+	return slices.ContainsFunc(l.globals(), func(a address) bool {
+		return a.prefix.Bits() <= network.Bits() && a.prefix.Contains(network.Addr())
+	})
 }
 
 // hop is a route through the node. Any of its addresses would do, and goes on

@@ -117,6 +117,9 @@ func (p *planner) planTable(f family, nic *link, table int) {
 		routes = slices.Concat(routes, p.pod.routesOf(unix.RT_TABLE_MAIN, p.dev, f), p.planned(f))
 	}
 	for _, r := range routes {
+		if r.destination.Addr().IsLinkLocalUnicast() || r.dev == p.dev && slices.Contains(p.plan.pod.staleRoutes, r) {
+			continue // who asks for a link's neighbour names the link; see leaveToLink
+		}
 		if r.dev == p.dev && r.protocol == protocol {
 			r.source = netip.Addr{} // who looks here has a source
 		}
