@@ -85,6 +85,15 @@ crash: build $(BIN)/etcd $(BIN)/kube-apiserver ## break eight real agents and th
 	go build -o $(BIN)/crash ./e2e/crash
 	$(BIN)/crash -json $(RESULTS)/crash.json $(if $(MINUTES),-minutes $(MINUTES)) $(if $(SEED),-seed $(SEED))
 
+.PHONY: bench microbench
+bench: build $(BIN)/etcd $(BIN)/kube-apiserver $(if $(QUICK),,$(BIN)/whereabouts) ## what a pod start costs beside the alternatives, as root (PODS=1000 ROUNDS=5; QUICK=yes: counts only, judged)
+	@go build -o $(BIN)/bench ./bench
+	$(BIN)/bench $(if $(QUICK),--quick) $(if $(PODS),--pods $(PODS)) $(if $(ROUNDS),--rounds $(ROUNDS)) $(if $(SYSTEMS),--systems $(SYSTEMS))
+
+microbench: ## the hot paths with their allocations, ten times, for benchstat (into build/bench/micro.txt)
+	@mkdir -p $(BUILD)/bench
+	go test -run '^$$' -bench . -benchmem -count $(or $(COUNT),10) ./lease ./agent/journal ./agent/cluster ./agent/selection ./cni | tee $(BUILD)/bench/micro.txt
+
 kind-up: ## start the kind cluster, or reuse it
 	@kind/up
 
@@ -123,6 +132,18 @@ $(BIN)/etcd $(BIN)/kube-apiserver &:
 	mkdir -p $(BIN)
 	cd kind/modules/etcd && CGO_ENABLED=0 go build -trimpath -ldflags "-s -w" -o $(BIN)/etcd tool
 	cd ../kubernetes && CGO_ENABLED=0 go build -trimpath -ldflags "-s -w" -o $(BIN)/ k8s.io/kubernetes/cmd/kube-apiserver
+
+# What Holdfast is measured against.
+$(BIN)/whereabouts $(BIN)/nodeslicecontroller $(BIN)/host-local &: bench/modules/whereabouts/go.mod kind/modules/cni-plugins/go.mod
+	@echo "==> Building Whereabouts and host-local (usually 1 min)"
+	mkdir -p $(BIN)
+	cd kind/modules/cni-plugins && CGO_ENABLED=0 go build -trimpath -ldflags "-s -w" -o $(BIN)/ github.com/containernetworking/plugins/plugins/ipam/host-local
+	cd $(CURDIR)/bench/modules/whereabouts
+	whereabouts=github.com/k8snetworkplumbingwg/whereabouts
+	CGO_ENABLED=0 go build -trimpath -ldflags "-s -w" -o $(BIN)/nodeslicecontroller $$whereabouts/cmd/nodeslicecontroller
+	CGO_ENABLED=0 go build -trimpath -ldflags "-s -w" -o $(BIN)/whereabouts $$whereabouts/cmd
+	rm -rf $(BIN)/whereabouts-crds && mkdir $(BIN)/whereabouts-crds
+	install -m 644 "$$(go list -m -f '{{.Dir}}' $$whereabouts)"/doc/crds/$${whereabouts##*/}.cni.cncf.io_*.yaml $(BIN)/whereabouts-crds/
 
 $(BIN)/helm:
 	@echo "==> Building helm (usually 3 min, with a warm Go cache 20 s)"

@@ -1,0 +1,172 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"time"
+
+	corev1 "k8s.io/api/core/v1"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/client-go/kubernetes"
+	"k8s.io/client-go/rest"
+	"k8s.io/client-go/tools/clientcmd"
+	clientcmdapi "k8s.io/client-go/tools/clientcmd/api"
+	"sigs.k8s.io/yaml"
+
+	"github.com/holdfast-ipam/holdfast/agent/apitest"
+	"github.com/holdfast-ipam/holdfast/crds"
+)
+
+const (
+	// nodeCount is how many nodes there are.
+	nodeCount = 10
+	// namespace is that of the pods, systemNamespace that of the systems.
+	namespace       = "default"
+	systemNamespace = "kube-system"
+	ifname          = "eth0"
+	// readyLimit is how long something may take to become ready.
+	readyLimit = time.Minute
+	// readyStep is how often that is looked at.
+	readyStep = 50 * time.Millisecond
+)
+
+// lab is where one system is measured once: directories, network namespaces,
+// and a cluster without kubelets, if the system knows clusters.
+type lab struct {
+	bin, dir  string
+	sandboxes []string
+	// server, kube, kinds and audit are nil without a cluster.
+	server *apitest.Server
+	kube   *kubernetes.Clientset
+	kinds  *crds.Clients
+	audit  *auditLog
+}
+
+// newLab makes a lab in dir, which must be short: a socket's path has at most
+// 107 bytes.
+func newLab(ctx context.Context, o *options, dir string, sandboxes int, clustered bool) (*lab, error) {
+	l := &lab{bin: o.bin, dir: dir}
+	err := os.Mkdir(dir, 0o700)
+	if err == nil {
+		l.sandboxes, err = newSandboxes(dir, sandboxes)
+	}
+	if err == nil && clustered {
+		err = l.serve(ctx)
+	}
+	if err != nil {
+		return nil, errors.Join(err, l.close())
+	}
+	return l, nil
+}
+
+// serve starts the API server and creates the nodes.
+func (l *lab) serve(ctx context.Context) error {
+	policy := filepath.Join(l.dir, "audit.yaml")
+	if err := os.WriteFile(policy, []byte(auditPolicy), 0o600); err != nil {
+		return err
+	}
+	l.audit = &auditLog{path: filepath.Join(l.dir, "audit.log"), users: map[string]tally{}}
+	var err error
+	l.server, err = apitest.OpenWith(ctx, l.dir, apitest.Options{Durable: true, Arguments: []string{
+		"--audit-policy-file=" + policy, "--audit-log-path=" + l.audit.path, "--audit-log-maxsize=10000",
+	}})
+	if err != nil {
+		return err
+	}
+	config := l.server.Config()
+	client, err := rest.HTTPClientFor(config)
+	if err != nil {
+		return err
+	}
+	if l.kube, err = kubernetes.NewForConfigAndClient(config, client); err != nil {
+		return err
+	}
+	if l.kinds, err = crds.NewClients(config, client); err != nil {
+		return err
+	}
+	for i := range nodeCount {
+		node := &corev1.Node{
+			ObjectMeta: metav1.ObjectMeta{Name: nodeName(i)},
+			Status:     corev1.NodeStatus{Conditions: []corev1.NodeCondition{{Type: corev1.NodeReady, Status: corev1.ConditionTrue}}},
+		}
+		if _, err := l.kube.CoreV1().Nodes().Create(ctx, node, metav1.CreateOptions{}); err != nil {
+			return fmt.Errorf("create a node: %w", err)
+		}
+	}
+	return nil
+}
+
+func nodeName(i int) string { return fmt.Sprintf("node-%d", i) }
+
+// close ends what the lab has started.
+func (l *lab) close() error {
+	if l.server != nil {
+		l.server.Close()
+	}
+	return removeSandboxes(l.sandboxes)
+}
+
+func (l *lab) program(name string) string { return filepath.Join(l.bin, name) }
+
+// kubeconfig writes a file with which a program is a user of its own, so that
+// the audit log tells who asked. It may do everything: what permissions cost
+// is the same for all.
+func (l *lab) kubeconfig(user string) (path string, err error) {
+	config := l.server.Config()
+	path = filepath.Join(l.dir, user+".kubeconfig")
+	return path, clientcmd.WriteToFile(clientcmdapi.Config{
+		Clusters: map[string]*clientcmdapi.Cluster{"c": {Server: config.Host, InsecureSkipTLSVerify: true}},
+		AuthInfos: map[string]*clientcmdapi.AuthInfo{"u": {
+			Token: config.BearerToken, Impersonate: userPrefix + user, ImpersonateGroups: []string{"system:masters"},
+		}},
+		Contexts:       map[string]*clientcmdapi.Context{"x": {Cluster: "c", AuthInfo: "u", Namespace: systemNamespace}},
+		CurrentContext: "x",
+	}, path)
+}
+
+// install creates a CustomResourceDefinition, given as YAML, and waits until
+// its objects can be listed at path.
+func (l *lab) install(ctx context.Context, manifest []byte, path string) error {
+	body, err := yaml.YAMLToJSON(manifest)
+	if err != nil {
+		return err
+	}
+	client := l.kube.CoreV1().RESTClient()
+	err = client.Post().AbsPath("/apis/apiextensions.k8s.io/v1/customresourcedefinitions").
+		SetHeader("Content-Type", "application/json").Body(body).Do(ctx).Error()
+	if err != nil && !apierrors.IsAlreadyExists(err) {
+		return fmt.Errorf("install the definition of %s: %w", path, err)
+	}
+	return await(ctx, "serves "+path, func(ctx context.Context) error {
+		return client.Get().AbsPath(path).Do(ctx).Error()
+	})
+}
+
+// await repeats f until it finds nothing wrong.
+func await(ctx context.Context, what string, f func(context.Context) error) error {
+	ctx, cancel := context.WithTimeout(ctx, readyLimit)
+	defer cancel()
+	for {
+		err := f(ctx)
+		if err == nil {
+			return nil
+		}
+		if !pause(ctx, readyStep) {
+			return fmt.Errorf("it did not come about within %s that it %s: %w", readyLimit, what, err)
+		}
+	}
+}
+
+// pause waits, and reports whether ctx has not ended meanwhile.
+func pause(ctx context.Context, d time.Duration) bool {
+	select {
+	case <-ctx.Done():
+		return false
+	case <-time.After(d):
+		return true
+	}
+}

@@ -1,0 +1,141 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"os"
+	"os/signal"
+	"path/filepath"
+	"slices"
+	"strings"
+	"syscall"
+	"time"
+
+	"github.com/urfave/cli/v2"
+	"k8s.io/klog/v2"
+
+	"github.com/holdfast-ipam/holdfast/agent/apitest"
+)
+
+// options are the command's flags.
+type options struct {
+	pods, rounds int
+	concurrency  []int
+	systems      []string
+	// limit is for how long a stage begins ADDs.
+	limit time.Duration
+	quick bool
+	// bin has the programs, out gets the figures.
+	bin, out string
+}
+
+func main() {
+	klog.SetSlogLogger(slog.New(slog.DiscardHandler)) // only what was measured is news
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM, syscall.SIGHUP)
+	defer stop()
+	context.AfterFunc(ctx, stop) // a second signal ends it at once
+	if err := Main(ctx, os.Args); err != nil {
+		fmt.Fprintln(os.Stderr, "bench:", err)
+		os.Exit(1)
+	}
+}
+
+// Main reads the command line and runs what it asks for.
+func Main(ctx context.Context, args []string) error {
+	app := &cli.App{
+		Name:  "bench",
+		Usage: "what a pod start waits for, and what it costs, beside the alternatives",
+		Flags: flags(),
+		Action: func(c *cli.Context) error {
+			o, err := parse(c)
+			if err != nil {
+				return err
+			}
+			return Run(c.Context, o)
+		},
+	}
+	return app.RunContext(ctx, args)
+}
+
+func flags() []cli.Flag {
+	return []cli.Flag{
+		&cli.IntFlag{Name: "pods", Value: 1000, Usage: "`number` of pods of a scenario"},
+		&cli.IntFlag{Name: "rounds", Value: 5, Usage: "`number` of times everything is measured"},
+		&cli.IntSliceFlag{Name: "concurrency", Value: cli.NewIntSlice(1, 10, 50), Usage: "`numbers` of ADDs at a time; scenarios but the first use the last"},
+		&cli.StringFlag{Name: "systems", Value: strings.Join(names(), ","), Usage: "`list` of what is measured"},
+		&cli.DurationFlag{Name: "limit", Value: time.Minute, Usage: "`time` after which a stage begins no more ADDs"},
+		&cli.BoolFlag{Name: "quick", Usage: "count requests, failures and leaks of Holdfast with few pods, judge them, and tell no times"},
+		&cli.StringFlag{Name: "bin", Value: apitest.BinDir(), Usage: "`directory` of the programs"},
+		&cli.StringFlag{Name: "out", Value: filepath.Join(filepath.Dir(apitest.BinDir()), "bench"), Usage: "`directory` for the figures as JSON"},
+	}
+}
+
+// quickPods is small enough for seconds, and more than what one block has for
+// each node.
+const quickPods = 40
+
+func parse(c *cli.Context) (options, error) {
+	o := options{
+		pods: c.Int("pods"), rounds: c.Int("rounds"), concurrency: c.IntSlice("concurrency"),
+		systems: strings.Split(c.String("systems"), ","), limit: c.Duration("limit"), quick: c.Bool("quick"),
+	}
+	var err error
+	if o.bin, err = filepath.Abs(c.String("bin")); err != nil { // programs start in directories of their own
+		return o, err
+	}
+	if o.out, err = filepath.Abs(c.String("out")); err != nil {
+		return o, err
+	}
+	if o.quick {
+		o.rounds, o.concurrency, o.systems = 1, []int{10}, []string{holdfastName}
+		if !c.IsSet("pods") {
+			o.pods = quickPods
+		}
+	}
+	return o, o.validate(c.NArg())
+}
+
+func (o *options) validate(arguments int) error {
+	switch {
+	case arguments > 0:
+		return errors.New("there are only flags: see --help")
+	case o.pods < nodeCount || o.pods > maxPods:
+		return fmt.Errorf("--pods is %d: want %d to %d, one for each node at least", o.pods, nodeCount, maxPods)
+	case o.rounds < 1:
+		return fmt.Errorf("--rounds is %d: want at least 1, and 5 to tell a spread", o.rounds)
+	case o.limit <= 0:
+		return fmt.Errorf("--limit is %s: want more than 0, like 1m", o.limit)
+	case len(o.concurrency) == 0 || slices.Min(o.concurrency) < 1 || slices.Max(o.concurrency) > maxPods:
+		return fmt.Errorf("--concurrency is %v: want numbers from 1 to %d, like 1,10,50", o.concurrency, maxPods)
+	}
+	for _, name := range o.systems {
+		if !slices.Contains(names(), name) {
+			return fmt.Errorf("--systems names %q: there are %s", name, strings.Join(names(), ", "))
+		}
+	}
+	return o.ready()
+}
+
+// ready returns what the machine lacks.
+func (o *options) ready() error {
+	if os.Geteuid() != 0 {
+		return errors.New("sandboxes are network namespaces, which only root may make: run it with sudo")
+	}
+	for _, name := range o.programs() {
+		if _, err := os.Stat(filepath.Join(o.bin, name)); err != nil {
+			return fmt.Errorf("no %s in %s: `make bench` builds it: %w", name, o.bin, err)
+		}
+	}
+	return nil
+}
+
+// programs lists what the run executes.
+func (o *options) programs() []string {
+	all := []string{"etcd", "kube-apiserver"}
+	for _, name := range o.systems {
+		all = append(all, programsOf(name)...)
+	}
+	return all
+}

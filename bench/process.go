@@ -1,0 +1,54 @@
+package main
+
+import (
+	"bytes"
+	"fmt"
+	"os"
+	"strconv"
+	"strings"
+)
+
+// ticks is the unit of CPU time in /proc, USER_HZ, in parts of a second: 100 on
+// every Linux of today (proc(5)).
+const ticks = 100
+
+// cpuSeconds returns the CPU time that the processes have used, together, by
+// their user and system time in /proc/PID/stat (proc(5), fields 14 and 15).
+func cpuSeconds(pids []int) (float64, error) {
+	total := 0
+	for _, pid := range pids {
+		stat, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", pid))
+		if err != nil {
+			return 0, err
+		}
+		// The name before may contain anything.
+		fields := strings.Fields(string(stat[bytes.LastIndexByte(stat, ')')+1:]))
+		for _, i := range []int{11, 12} {
+			n, err := strconv.Atoi(fields[i])
+			if err != nil {
+				return 0, fmt.Errorf("/proc/%d/stat: %w", pid, err)
+			}
+			total += n
+		}
+	}
+	return float64(total) / ticks, nil
+}
+
+// peakMemory returns the most memory that any one of the processes ever had
+// resident, in KiB (VmHWM in /proc/PID/status).
+func peakMemory(pids []int) (int, error) {
+	most := 0
+	for _, pid := range pids {
+		status, err := os.ReadFile(fmt.Sprintf("/proc/%d/status", pid))
+		if err != nil {
+			return 0, err
+		}
+		_, rest, ok := strings.Cut(string(status), "VmHWM:")
+		var kib int
+		if _, err := fmt.Sscan(rest, &kib); err != nil || !ok {
+			return 0, fmt.Errorf("/proc/%d/status tells no VmHWM: %w", pid, err)
+		}
+		most = max(most, kib)
+	}
+	return most, nil
+}

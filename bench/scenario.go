@@ -1,0 +1,264 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"time"
+)
+
+// bench is one system under measurement in one round.
+type bench struct {
+	options *options
+	report  *report
+	round   int
+	name    string
+	system  system
+	lab     *lab
+	living  living
+	// network is the name of the addresses in use, offers how many there were.
+	network string
+	offers  int
+}
+
+// idleTime is how long it is looked at a system that nobody asks.
+const idleTime = 10 * time.Second
+
+// scenario is what is measured in a lab of its own, so that the work that one
+// leaves behind is not counted in the next.
+type scenario func(ctx context.Context, b *bench) error
+
+// scenarios are those of a run, for a system in a cluster or without.
+func scenarios(o *options, clustered bool) []scenario {
+	var all []scenario
+	if clustered && !o.quick {
+		all = append(all, func(ctx context.Context, b *bench) error { return b.idle(ctx) })
+	}
+	most := o.concurrency[len(o.concurrency)-1]
+	for _, c := range o.concurrency {
+		all = append(all, func(ctx context.Context, b *bench) error {
+			return b.stateless(ctx, "plenty", c, false, c == most)
+		})
+	}
+	all = append(all, func(ctx context.Context, b *bench) error {
+		return b.stateless(ctx, "as many as pods", most, true, true)
+	})
+	if clustered {
+		all = append(all, func(ctx context.Context, b *bench) error { return b.statefulSet(ctx, most) })
+	}
+	return all
+}
+
+// idle measures a system that nobody asks.
+func (b *bench) idle(ctx context.Context) error {
+	return b.measure(ctx, fmt.Sprintf("idle for %s", idleTime), 0, 0, func(ctx context.Context, s *stage) error {
+		pause(ctx, idleTime)
+		s.Seconds = idleTime.Seconds()
+		return ctx.Err()
+	})
+}
+
+// offer makes fresh addresses available. It reports whether the system can.
+func (b *bench) offer(ctx context.Context, exact bool) (bool, error) {
+	b.offers++
+	b.network = fmt.Sprintf("net-%d", b.offers)
+	err := b.system.offer(ctx, b.network, newAddresses(b.offers, b.options.pods, exact))
+	if errors.Is(err, errNotOffered) {
+		return false, nil
+	}
+	return err == nil, err
+}
+
+// stateless starts pods from addresses that nobody has used before, and ends
+// them, with a rebuild between if asked for.
+func (b *bench) stateless(ctx context.Context, name string, concurrency int, exact, rebuild bool) error {
+	if can, err := b.offer(ctx, exact); err != nil || !can {
+		return err
+	}
+	pods := newPods("pod-"+b.network, "", b.network, b.options.pods)
+	err := b.start(ctx, name, concurrency, pods)
+	if err == nil && rebuild {
+		err = b.rebuild(ctx, name+", rebuild", concurrency, pods)
+	}
+	if err != nil {
+		return err
+	}
+	return b.stop(ctx, name+", delete", concurrency, pods)
+}
+
+// start binds the pods and starts them.
+func (b *bench) start(ctx context.Context, name string, concurrency int, pods []*pod) error {
+	return b.measure(ctx, name, concurrency, len(pods), func(ctx context.Context, s *stage) error {
+		err := all(ctx, pods, b.lab.create)
+		if err == nil {
+			err = b.addAll(ctx, s, concurrency, pods)
+		}
+		if err == nil {
+			err = all(ctx, pods, b.lab.report)
+		}
+		return err
+	})
+}
+
+// addAll starts sandboxes for all pods.
+func (b *bench) addAll(ctx context.Context, s *stage, concurrency int, pods []*pod) error {
+	return b.timed(ctx, s, func(ctx context.Context) error {
+		return each(ctx, concurrency, pods, func(slot int, p *pod) error { return b.add(ctx, s, slot, p) })
+	})
+}
+
+// running are the pods that have an address.
+func running(pods []*pod) []*pod {
+	var some []*pod
+	for _, p := range pods {
+		if p.address.IsValid() {
+			some = append(some, p)
+		}
+	}
+	return some
+}
+
+// rebuild replaces each pod by one of another name on the next node at once.
+func (b *bench) rebuild(ctx context.Context, name string, concurrency int, pods []*pod) error {
+	return b.measure(ctx, name, concurrency, len(pods), func(ctx context.Context, s *stage) error {
+		err := b.timed(ctx, s, func(limited context.Context) error {
+			return each(limited, concurrency, pods, func(slot int, p *pod) error {
+				if err := b.succeed(ctx, s, slot, p); err != nil {
+					return err
+				}
+				return b.add(limited, s, slot, p)
+			})
+		})
+		if err != nil {
+			return err
+		}
+		return all(ctx, running(pods), b.lab.report)
+	})
+}
+
+// succeed ends a pod, DEL included, and makes its successor's object.
+func (b *bench) succeed(ctx context.Context, s *stage, slot int, p *pod) error {
+	err := b.lab.terminate(ctx, p)
+	if err == nil && p.address.IsValid() {
+		err = b.del(ctx, s, slot, p)
+	}
+	if err == nil {
+		err = b.lab.remove(ctx, p)
+	}
+	if err != nil {
+		return err
+	}
+	p.name += "r"
+	p.node = (p.node + 1) % nodeCount
+	return b.lab.create(ctx, p)
+}
+
+// stop ends all pods, and looks what they leave.
+func (b *bench) stop(ctx context.Context, name string, concurrency int, pods []*pod) error {
+	return b.measure(ctx, name, concurrency, len(pods), func(ctx context.Context, s *stage) error {
+		ended, err := b.end(ctx, s, concurrency, pods)
+		if err == nil {
+			s.Left, err = b.system.held(ctx, ended)
+		}
+		return err
+	})
+}
+
+// end ends the pods, objects included, and returns those whose sandboxes it came
+// to end.
+func (b *bench) end(ctx context.Context, s *stage, concurrency int, pods []*pod) ([]*pod, error) {
+	if err := all(ctx, pods, b.lab.terminate); err != nil {
+		return nil, err
+	}
+	ended, err := b.delAll(ctx, s, concurrency, pods)
+	if err == nil {
+		err = all(ctx, pods, b.lab.remove)
+	}
+	return ended, err
+}
+
+// delAll ends the sandboxes of the pods that have one, and returns those that
+// it came to.
+func (b *bench) delAll(ctx context.Context, s *stage, concurrency int, pods []*pod) ([]*pod, error) {
+	had := running(pods)
+	err := b.timed(ctx, s, func(ctx context.Context) error {
+		return each(ctx, concurrency, had, func(slot int, p *pod) error { return b.del(ctx, s, slot, p) })
+	})
+	var ended []*pod
+	for _, p := range had {
+		if !p.address.IsValid() {
+			ended = append(ended, p)
+		}
+	}
+	s.Done = len(ended)
+	return ended, err
+}
+
+// statefulSet starts the pods of a StatefulSet, replaces them on their nodes,
+// then on others, and scales down by half.
+func (b *bench) statefulSet(ctx context.Context, concurrency int) error {
+	if can, err := b.offer(ctx, false); err != nil || !can {
+		return err
+	}
+	const name = "StatefulSet"
+	pods := newPods("web", "web", b.network, b.options.pods)
+	if err := b.lab.createSet(ctx, "web", len(pods)); err != nil {
+		return err
+	}
+	if err := b.start(ctx, name+", first", concurrency, pods); err != nil {
+		return err
+	}
+	if err := b.replace(ctx, name+", on its node", concurrency, pods, 0); err != nil {
+		return err
+	}
+	if err := b.replace(ctx, name+", to the next node", concurrency, pods, 1); err != nil {
+		return err
+	}
+	return b.scaleDown(ctx, name+", half of it until free", concurrency, pods)
+}
+
+// replace ends all pods, and starts their successors so many nodes further.
+// The ends are a stage of their own.
+func (b *bench) replace(ctx context.Context, name string, concurrency int, pods []*pod, further int) error {
+	err := b.measure(ctx, name+", delete", concurrency, len(pods), func(ctx context.Context, s *stage) error {
+		_, err := b.end(ctx, s, concurrency, pods)
+		return err
+	})
+	if err != nil {
+		return err
+	}
+	for _, p := range pods {
+		p.node = (p.node + further) % nodeCount
+	}
+	return b.start(ctx, name, concurrency, pods)
+}
+
+// scaleDown takes the upper half of the pods away and measures until none of
+// their addresses is kept from others.
+func (b *bench) scaleDown(ctx context.Context, name string, concurrency int, pods []*pod) error {
+	half := pods[len(pods)/2:]
+	return b.measure(ctx, name, concurrency, len(half), func(ctx context.Context, s *stage) error {
+		began := time.Now()
+		if err := b.lab.scale(ctx, half[0].set, len(pods)/2); err != nil {
+			return err
+		}
+		ended, err := b.end(ctx, s, concurrency, half)
+		if err != nil {
+			return err
+		}
+		until := began.Add(b.options.limit)
+		for {
+			s.Left, err = b.system.held(ctx, ended)
+			if err != nil || s.Left == 0 || time.Now().After(until) {
+				s.Seconds = time.Since(began).Seconds()
+				return err
+			}
+			if !pause(ctx, freeStep) {
+				return ctx.Err()
+			}
+		}
+	})
+}
+
+// freeStep is how often it is looked whether addresses are free.
+const freeStep = 200 * time.Millisecond

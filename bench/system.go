@@ -1,0 +1,115 @@
+package main
+
+import (
+	"context"
+	"fmt"
+	"net/netip"
+)
+
+// system is an IPAM under measurement. A system is opened once, on a lab of
+// its own.
+type system interface {
+	// open starts what the system needs beside its plugin.
+	open(ctx context.Context, l *lab) error
+	// offer makes addresses available under a name. errNotOffered says that
+	// the system cannot.
+	offer(ctx context.Context, name string, r addresses) error
+	// plugin returns how the runtime of a node calls the plugin for addresses
+	// that were offered.
+	plugin(node int, name string) (call, error)
+	// traffic returns the requests to the API server so far.
+	traffic(ctx context.Context) (tally, error)
+	// held returns how many of the pods still keep an address from others.
+	held(ctx context.Context, pods []*pod) (int, error)
+	// processes are those that run beside the plugin, agents or controllers.
+	processes() []int
+	close()
+}
+
+// The systems there are.
+const (
+	holdfastName    = "holdfast"
+	hostLocalName   = "host-local"
+	whereaboutsName = "whereabouts"
+	slicesName      = "whereabouts-slices"
+)
+
+func names() []string {
+	return []string{holdfastName, hostLocalName, whereaboutsName, slicesName}
+}
+
+// newSystem returns the system of that name.
+func newSystem(name string) (system, error) {
+	switch name {
+	case holdfastName:
+		return &holdfast{}, nil
+	case hostLocalName:
+		return &hostLocal{}, nil
+	case whereaboutsName:
+		return &whereabouts{}, nil
+	case slicesName:
+		return &whereabouts{sliced: true}, nil
+	}
+	return nil, fmt.Errorf("there is no system %q", name)
+}
+
+// programsOf lists the programs of a system.
+func programsOf(name string) []string {
+	switch name {
+	case holdfastName:
+		return []string{"holdfast", "holdfast-cni"}
+	case hostLocalName:
+		return []string{"host-local"}
+	}
+	return []string{"whereabouts", "whereabouts-crds"}
+}
+
+// onOneNode reports whether the system knows no cluster. Its pods are no
+// objects and are all on the first node.
+func onOneNode(name string) bool { return name == hostLocalName }
+
+// call is what a runtime executes, apart from what the CNI specification says
+// of every plugin.
+type call struct {
+	program string
+	env     []string
+	network []byte
+}
+
+// addresses is a range in a subnet of its own.
+type addresses struct {
+	subnet netip.Prefix
+	first  netip.Addr
+	count  int
+	// exact is set when there are as many as pods.
+	exact bool
+}
+
+// maxPods is what the addresses of a scenario suffice for.
+const maxPods = 4000
+
+// plenty is how many times more addresses there are than pods where they are
+// plenty.
+const plenty = 8
+
+// newAddresses returns the n-th range, for so many pods. Each is in a /16 of
+// its own and begins at a block's first address.
+func newAddresses(n, pods int, exact bool) addresses {
+	r := addresses{
+		subnet: netip.PrefixFrom(netip.AddrFrom4([4]byte{10, byte(64 + n%128), 0, 0}), 16),
+		first:  netip.AddrFrom4([4]byte{10, byte(64 + n%128), 0, 16}),
+		count:  pods, exact: exact,
+	}
+	if !exact {
+		r.count = plenty * pods
+	}
+	return r
+}
+
+// last returns the last address.
+func (r addresses) last() netip.Addr {
+	b := r.first.As4()
+	n := int(b[2])<<8 + int(b[3]) + r.count - 1
+	b[2], b[3] = byte(n>>8), byte(n)
+	return netip.AddrFrom4(b)
+}
