@@ -15,6 +15,7 @@ import (
 	"github.com/google/go-cmp/cmp"
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/types"
 
 	"github.com/holdfast-ipam/holdfast/cni"
 	"github.com/holdfast-ipam/holdfast/crds/spiderpool/v2beta1"
@@ -172,8 +173,10 @@ func TestCoordinationOfACluster(t *testing.T) {
 	c.refuses(t, http.StatusInternalServerError, "default is NotReady: for the test")
 	c.status(t, "default", v2beta1.CoordinatorSynced, "10.3.0.0/16")
 	c.answers(t, "overlay", "net1", "10.3.0.0/16")
+	c.finalizers(t, "default", `["example.org/mine"]`)
 	c.remove(t, "default")
-	c.answers(t, "underlay", "net1", "10.1.0.0/16")
+	c.answers(t, "underlay", "net1", "10.1.0.0/16") // it counts no more, though it is there
+	c.finalizers(t, "default", "null")
 	c.remove(t, "zone-a")
 	c.remove(t, "zone-b")
 	c.answers(t, "auto", "net1", "")
@@ -291,6 +294,14 @@ func (c *coordinated) status(t *testing.T, name, phase string, networks ...strin
 		sc.Status.Reason = "for the test"
 	}
 	if _, err := c.agent.clients.Coordinators().UpdateStatus(t.Context(), sc, metav1.UpdateOptions{}); err != nil {
+		t.Fatal(err)
+	}
+}
+
+func (c *coordinated) finalizers(t *testing.T, name, list string) {
+	t.Helper()
+	patch := []byte(`{"metadata":{"finalizers":` + list + `}}`)
+	if _, err := c.agent.clients.Coordinators().Patch(t.Context(), name, types.MergePatchType, patch, metav1.PatchOptions{}); err != nil {
 		t.Fatal(err)
 	}
 }
