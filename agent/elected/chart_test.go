@@ -63,8 +63,12 @@ func TestChartCarriesTheWebhook(t *testing.T) {
 	eventually(t, func() string { return s.holds("first") })
 	var made, kept admission.Certificate
 	eventually(t, func() string { return s.stored(t, &made) })
-	s.pool(t, "left", v2beta1.IPPoolSpec{Subnet: "10.2.0.0/16", IPs: []string{"10.2.0.1-10.2.0.9"}})
+	s.pool(t, "left", v2beta1.IPPoolSpec{Subnet: "10.2.0.0/16", IPs: []string{"10.2.0.9", "10.2.0.1-10.2.0.8"}})
 	s.poolSays(t, "left", 9, 0, "") // by what is allowed to an agent
+	four, six := int64(4), int64(6)
+	s.poolIs(t, "left", 2, v2beta1.IPPoolSpec{IPVersion: &four, Subnet: "10.2.0.0/16", IPs: []string{"10.2.0.1-10.2.0.9"}})
+	c.run(t, `echo '{apiVersion: spiderpool.spidernet.io/v2beta1, kind: SpiderReservedIP, metadata: {name: left}, spec: {ips: ["fd02::2", "fd02::1"]}}' | kubectl create -f -`)
+	s.reservation(t, "left", 2, v2beta1.ReservedIPSpec{IPVersion: &six, IPs: []string{"fd02::1-fd02::2"}})
 	s.pool(t, "gone", v2beta1.IPPoolSpec{Subnet: "10.3.0.0/16", IPs: []string{"10.3.0.1-10.3.0.9"}})
 	s.poolSays(t, "gone", 9, 0, "")
 	c.run(t, "kubectl delete spiderippool gone --timeout=1m")
