@@ -172,20 +172,32 @@ func (p *pod) result(name string) string {
 	return string(text)
 }
 
-// run runs the coordinator on the node for an interface, with further members
-// of the network configuration.
-func (p *pod) run(t *testing.T, verb, name, top string, env ...string) outcome {
+// begin starts the coordinator on the node for an interface, with further
+// members of the network configuration.
+func (p *pod) begin(t *testing.T, verb, name, top string, env ...string) *started {
 	t.Helper()
 	stdin := chain("1.0.0", fmt.Sprintf(`%s,"ipam_unix_socket_path":%q,"prevResult":%s`, top, p.node.agent.socket, p.result(name)))
-	return p.node.run(t, "coordinator", stdin, append(environment(verb, "CNI_CONTAINERID="+p.id, "CNI_IFNAME="+name, "CNI_NETNS="+p.Path), env...)...)
+	return p.node.begin(t, "coordinator", stdin, append(environment(verb, "CNI_CONTAINERID="+p.id, "CNI_IFNAME="+name, "CNI_NETNS="+p.Path), env...)...)
 }
 
-// run runs a plugin on the node.
-func (m *machine) run(t *testing.T, plugin, stdin string, env ...string) outcome {
+// run begins and waits for the end.
+func (p *pod) run(t *testing.T, verb, name, top string, env ...string) outcome {
+	t.Helper()
+	return p.begin(t, verb, name, top, env...).wait(t)
+}
+
+// begin starts a plugin on the node.
+func (m *machine) begin(t *testing.T, plugin, stdin string, env ...string) *started {
 	t.Helper()
 	s := prepare(t, plugin, stdin, env...)
 	m.Do(t, s.command.Start)
-	return s.wait(t)
+	return s
+}
+
+// run begins and waits for the end.
+func (m *machine) run(t *testing.T, plugin, stdin string, env ...string) outcome {
+	t.Helper()
+	return m.begin(t, plugin, stdin, env...).wait(t)
 }
 
 // add coordinates an interface of the pod and returns what the plugin prints.
