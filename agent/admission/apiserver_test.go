@@ -315,6 +315,11 @@ func (s *server) many(t *testing.T, _ *server) {
 	for _, i := range []int{0, 59} {
 		s.refuses(t, "SpiderIPPool", "one-more", fmt.Sprintf(`{subnet: 10.9.%d.0/24, ips: [10.9.%[1]d.1]}`, i), fmt.Sprintf(`"10.9.%d.1": is also in pool "many-%[1]d"`, i))
 	}
+	const huge = `{subnet: 10.9.0.0/16, ips: [10.9.0.200]}`
+	s.refuses(t, "SpiderIPPool", "huge", huge, `overlaps subnet 10.9.0.0/24 of pool "many-0"`, "spec.subnet: Forbidden: and 50 more rules are broken: correct these first")
+	if told := strings.Count(s.apply(t, "SpiderIPPool", "huge", huge, true).Error(), "overlaps subnet"); told != 10 {
+		t.Errorf("the user is told of %d pools, want 10", told)
+	}
 }
 
 func (s *server) inUse(t *testing.T, _ *server) {

@@ -56,6 +56,22 @@ func worse(now, before []fault) field.ErrorList {
 	return errs
 }
 
+// maxFaults is how many faults a refusal tells: a pool of a large subnet may
+// overlap a thousand others.
+const maxFaults = 10
+
+// first returns the first of the errors, and how many more there are.
+func first(errs field.ErrorList) field.ErrorList {
+	more := len(errs) - maxFaults
+	if more <= 0 {
+		return errs
+	}
+	return append(errs[:maxFaults:maxFaults], &field.Error{
+		Type: field.ErrorTypeForbidden, Field: errs[maxFaults].Field, BadValue: "",
+		Detail: fmt.Sprintf("and %d more rules are broken: correct these first", more),
+	})
+}
+
 // shown is how many ranges or pods a message names.
 const shown = 3
 

@@ -178,7 +178,7 @@ func (h *Handler) validate(ctx context.Context, q *admissionv1.AdmissionRequest)
 	if len(errs) == 0 {
 		return &admissionv1.AdmissionResponse{Allowed: true}, nil
 	}
-	status := apierrors.NewInvalid(schema.GroupKind{Group: q.Kind.Group, Kind: q.Kind.Kind}, q.Name, errs).Status()
+	status := apierrors.NewInvalid(schema.GroupKind{Group: q.Kind.Group, Kind: q.Kind.Kind}, q.Name, first(errs)).Status()
 	return &admissionv1.AdmissionResponse{Result: &status}, nil
 }
 
