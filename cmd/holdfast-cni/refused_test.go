@@ -32,6 +32,7 @@ func TestWhatCannotBeIsRefusedAndChangesNothing(t *testing.T) {
 		{"filter", "eth0", `,"podRPFilter":3`, agent, "podRPFilter is 3", "0, 1 or 2"},
 		{"queue", "eth0", `,"txQueueLen":-1`, agent, "txQueueLen is -1", "packets"},
 		{"MTU", "eth0", `,"vethMTU":67`, agent, "vethMTU is 67", "68"},
+		{"MTU for IPv6", "eth0", `,"vethMTU":1279`, agent, "vethMTU is 1279, and eth0 has an IPv6 address", "1280"},
 		{"MTU of the cluster", "eth0", ``, `{"mode":"auto","vethMTU":70000}`, "vethMTU is 70000", "65535"},
 		{"link address", "eth0", `,"vethLinkAddress":"169.254.1.1/32"`, agent, `vethLinkAddress "169.254.1.1/32"`, "without a length"},
 		{"MAC prefix", "eth0", `,"podMACPrefix":"0a1b"`, agent, `podMACPrefix "0a1b"`, "like 0a:1b"},

@@ -75,9 +75,9 @@ const (
 
 // Bounds of the settings.
 const (
-	// minMTU is that of IPv4 (RFC 791, section 3.2), and maxMTU that of a veth
-	// pair in Linux.
-	minMTU, maxMTU = 68, 65535
+	// minMTU is that of IPv4 (RFC 791, section 3.2), minMTU6 that of IPv6 (RFC
+	// 8200, section 5), and maxMTU that of a veth pair in Linux.
+	minMTU, minMTU6, maxMTU = 68, 1280, 65535
 	maxQueue       = 1<<31 - 1
 	maxTable       = 1<<32 - 1
 	// maxName is the length of an interface's name in bytes (IFNAMSIZ - 1).
@@ -218,7 +218,7 @@ func (s *settings) setNumbers(c *config, cluster *cni.Coordination) error {
 func (s *settings) setVeth(c *config, cluster *cni.Coordination) (err error) {
 	mtu := orElse(c.VethMTU, *orElse(cluster.VethMTU, new(int64(defaultVethMTU))))
 	if mtu < minMTU || mtu > maxMTU {
-		return wrong(fmt.Sprintf("vethMTU is %d", mtu), fmt.Sprintf("use a number of bytes from %d to %d, and 1280 at least for IPv6", minMTU, maxMTU))
+		return wrong(fmt.Sprintf("vethMTU is %d", mtu), fmt.Sprintf("use a number of bytes from %d to %d, and %d at least for IPv6", minMTU, maxMTU, minMTU6))
 	}
 	s.vethMTU = int(mtu)
 	s.vethAddress = cluster.VethLinkAddress

@@ -163,6 +163,9 @@ func (p *planner) setMode() error {
 // setEnds finds out what connects pod and node.
 func (p *planner) setEnds() error {
 	if !p.overlay {
+		if p.vethMTU < minMTU6 && len(p.nic.global(ipv6)) > 0 {
+			return wrong(fmt.Sprintf("vethMTU is %d, and %s has an IPv6 address", p.vethMTU, p.ifName), fmt.Sprintf("IPv6 needs %d at least", minMTU6))
+		}
 		pair := pairOf(p.container, p.network, p.vethMTU)
 		p.dev, p.podMAC, p.nodeDev, p.nodeMAC = podVeth, pair.podMAC, pair.host, pair.hostMAC
 		if p.ifName == p.firstNIC {
