@@ -78,8 +78,8 @@ const (
 	// minMTU is that of IPv4 (RFC 791, section 3.2), minMTU6 that of IPv6 (RFC
 	// 8200, section 5), and maxMTU that of a veth pair in Linux.
 	minMTU, minMTU6, maxMTU = 68, 1280, 65535
-	maxQueue       = 1<<31 - 1
-	maxTable       = 1<<32 - 1
+	maxQueue                = 1<<31 - 1
+	maxTable                = 1<<32 - 1
 	// maxName is the length of an interface's name in bytes (IFNAMSIZ - 1).
 	maxName = 15
 )

@@ -31,8 +31,9 @@
 //
 //	coordinator.go  the verbs               config.go  what is asked for
 //	plan.go         what a pod needs        tables.go  with several interfaces
-//	view.go         plans and namespaces as plain values
-//	space.go        reads a namespace       apply.go, marks.go, sysctls.go  change it
+//	hosts.go        the node's addresses    view.go    all this as plain values
+//	space.go        reads a namespace       apply.go, pair.go, marks.go,
+//	                                        sysctls.go change it
 //	check.go        compares                remove.go  DEL and GC
 //
 // The agent is asked for what the network configuration leaves out, and for

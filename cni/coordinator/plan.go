@@ -1,12 +1,10 @@
 package coordinator
 
 import (
-	"crypto/sha256"
 	"fmt"
 	"net"
 	"net/netip"
 	"slices"
-	"strings"
 
 	"golang.org/x/sys/unix"
 )
@@ -49,12 +47,6 @@ type plan struct {
 	pair *pair
 	pod  side
 	node side
-}
-
-// pair is the veth pair between a pod and its node.
-type pair struct {
-	host, hostMAC, podMAC, alias string
-	mtu                          int
 }
 
 // side is what one namespace is to have, and what must go from it.
@@ -184,45 +176,6 @@ func (p *planner) setEnds() error {
 	}
 	p.dev, p.podMAC, p.nodeDev, p.nodeMAC = first.name, first.mac, peer.name, peer.mac
 	return nil
-}
-
-// pairOf returns the pair of a container. Its hardware addresses follow from
-// the container, so that a pair that is made again, after a half-finished ADD,
-// is known to the neighbours as it was. That they are chosen also keeps udev
-// from choosing others later (systemd.link(5), MACAddressPolicy).
-func pairOf(container, network string, mtu int) *pair {
-	return &pair{
-		host: hostVethOf(container), alias: aliasOf(container, network), mtu: mtu,
-		hostMAC: macOf(container, "node"), podMAC: macOf(container, "pod"),
-	}
-}
-
-// hostVethOf is the name of the node's end of a container's pair.
-func hostVethOf(container string) string {
-	return hostVeth + container[:min(len(container), hostVethID)]
-}
-
-// macOf returns a local, individual hardware address (IEEE 802, section 8.4).
-func macOf(container, end string) string {
-	sum := sha256.Sum256([]byte(end + " " + container))
-	mac := net.HardwareAddr(sum[:6])
-	mac[0] = mac[0]&^1 | 2
-	return mac.String()
-}
-
-// aliasPrefix begins the alias of a pair's end on the node (`ip link` shows
-// it): how GC knows the pairs of its network.
-const aliasPrefix = "holdfast "
-
-// aliasOf returns the alias of a pair. The network stands in it as a digest: a
-// name may be longer than the kernel's 255 bytes.
-func aliasOf(container, network string) string {
-	return aliasPrefix + networkID(network) + " " + container
-}
-
-func networkID(network string) string {
-	sum := sha256.Sum256([]byte(network))
-	return fmt.Sprintf("%x", sum[:8])
 }
 
 // setMAC sets the hardware address that begins with the prefix and ends with
@@ -402,65 +355,4 @@ func (l *link) connects(network netip.Prefix) bool {
 // doing when the node loses it: its neighbour entry is what counts.
 func (p *planner) hop(f family, to netip.Prefix, table int) route {
 	return route{table: table, destination: to, gateway: p.hosts[f][0], dev: p.dev, protocol: protocol}
-}
-
-// excluded are the beginnings of names of a node's interfaces whose addresses
-// are no pod's to talk to: bridges and ends of other networks of containers.
-func excluded() []string {
-	return []string{"docker", "cbr", "dummy", "virbr", "lxcbr", "veth", "cali", "flannel", "kube-ipvs", "cni", "vx-submariner", "cilium"}
-}
-
-// hostsOf returns the addresses of a node that its pods talk to it by: first
-// those that the node would itself use towards these by its main table, then
-// all others. Those of the pod's own peer, nodeDev, are among them: the kernel
-// prefers them.
-func hostsOf(node *view, nodeDev string, pod []address) map[family][]netip.Addr {
-	hosts := make(map[family][]netip.Addr)
-	add := func(addr netip.Addr) {
-		if f := familyOf(addr); addr.IsValid() && !slices.Contains(hosts[f], addr) {
-			hosts[f] = append(hosts[f], addr)
-		}
-	}
-	for _, a := range pod {
-		add(towards(node, nodeDev, a.prefix.Addr()))
-	}
-	for i := range node.links {
-		l := &node.links[i]
-		if l.name == "lo" || l.name != nodeDev && slices.ContainsFunc(excluded(), func(begin string) bool { return strings.HasPrefix(l.name, begin) }) {
-			continue
-		}
-		for _, a := range l.globals() {
-			add(a.prefix.Addr())
-		}
-	}
-	return hosts
-}
-
-// towards returns the node's source towards an address by its main table, the
-// zero Addr if it has none. The kernel is not asked, because with the pod's
-// own route in place its answer would be another one.
-func towards(node *view, nodeDev string, to netip.Addr) netip.Addr {
-	var best *route
-	for i := range node.routes {
-		r := &node.routes[i]
-		if r.table != unix.RT_TABLE_MAIN || r.dev == nodeDev || !r.destination.Contains(to) {
-			continue
-		}
-		if best == nil || r.destination.Bits() > best.destination.Bits() ||
-			r.destination.Bits() == best.destination.Bits() && r.metric < best.metric {
-			best = r
-		}
-	}
-	if best == nil {
-		return netip.Addr{}
-	}
-	if best.source.IsValid() {
-		return best.source
-	}
-	if l := node.link(best.dev); l != nil {
-		if addrs := l.global(familyOf(to)); len(addrs) > 0 {
-			return addrs[0].prefix.Addr()
-		}
-	}
-	return netip.Addr{}
 }
