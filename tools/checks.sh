@@ -154,6 +154,7 @@ check_chart_refusals() {
   refuse 'set clusterDefaultPool.ipv4Gateway' --set cni.install=true "${pool_v4[@]}" --set clusterDefaultPool.ipv4Gateway=
   refuse 'needs clusterDefaultPool.ipv4Subnet' --set clusterDefaultPool.installIPv4IPPool=true
   refuse 'needs clusterDefaultPool.ipv6Subnet' --set clusterDefaultPool.installIPv6IPPool=true
+  refuse 'no pod would get an address of that pool' --set clusterDefaultPool.installIPv6IPPool=true,clusterDefaultPool.ipv6Subnet=fd00::/64,ipam.enableIPv6=false
   refuse 'no pod could get an address' --set ipam.enableIPv4=false,ipam.enableIPv6=false
   refuse 'would be lost for good' --set ipam.gc.enabled=false
   refuse 'taint it with node.kubernetes.io/out-of-service' --set ipam.gc.statelessPod.zombieOnNotReadyNode=true
