@@ -156,6 +156,17 @@ func TestNothingIsLeftOnTheNode(t *testing.T) {
 		mustSucceed(t, first.run(t, "DEL", "eth0", "", "CNI_NETNS=/var/run/netns/gone"))
 		mustBe(t, node.Namespace, before)
 	}
+	// An ADD that got no further than to make the pair, without its alias.
+	host := "veth" + first.id[:11]
+	node.Run(t, "ip", "link", "add", host, "type", "veth", "peer", "name", "inner")
+	mustSucceed(t, first.run(t, "DEL", "eth0", ""))
+	mustBe(t, node.Namespace, before)
+	// A name that is another container's, as its alias says.
+	node.Run(t, "ip", "link", "add", host, "type", "veth", "peer", "name", "inner")
+	node.Run(t, "ip", "link", "set", host, "alias", "holdfast 0011223344556677 "+first.id[:11]+"ffff")
+	others := state(t, node.Namespace)
+	mustSucceed(t, first.run(t, "DEL", "eth0", ""))
+	mustBe(t, node.Namespace, others)
 }
 
 // An ADD that is repeated changes nothing, and one that ended anywhere half way
