@@ -44,6 +44,7 @@ func TestAPIServer(t *testing.T) {
 	t.Run("OrdersIPv6Ranges", func(t *testing.T) { ordersIPv6(t, server) })
 	t.Run("TakesTheLongestLists", func(t *testing.T) { takesLongLists(t, server) })
 	t.Run("PrintsTheColumnsUsersKnow", func(t *testing.T) { printsColumns(t, server) })
+	t.Run("RefusesEndpointsThatNobodyCouldRead", func(t *testing.T) { refusesEndpoints(t, clients) })
 	t.Run("FillsDefaultsIn", func(t *testing.T) { fillsDefaults(t, clients) })
 }
 
@@ -128,6 +129,34 @@ func refuses(t *testing.T, s server) {
 			if err == nil || !strings.Contains(err.Error(), o.want) {
 				t.Errorf("%s %s: the error is %v\nwant %s", kind, o.spec, err, o.want)
 			}
+		}
+	}
+}
+
+// refusesEndpoints writes SpiderEndpoints by hand. One that agents could not
+// read would keep the StatefulSet pod of its name from starting.
+func refusesEndpoints(t *testing.T, clients *crds.Clients) {
+	const right = `{interface: eth0, ipv4: 10.6.0.1/16, ipv6: "fd00::1/64", ipv4Gateway: 10.6.0.254, ipv6Gateway: "fd00::fe", ipv4Pool: a, ipv6Pool: b}`
+	for ip, want := range map[string]string{
+		right:                                                      "",
+		`{interface: eth0}`:                                        "",
+		`{ipv4: 10.6.0.1/16}`:                                      "status.current.ips[0].interface: Required value",
+		`{interface: eth0, ipv4: garbage}`:                         `status.current.ips[0].ipv4: Invalid value: "garbage"`,
+		`{interface: eth0, ipv4: 10.6.0.1}`:                        `status.current.ips[0].ipv4: Invalid value: "10.6.0.1"`,
+		`{interface: eth0, ipv4: 10.6.0.1/33}`:                     `status.current.ips[0].ipv4: Invalid value`,
+		`{interface: eth0, ipv6: "fd00::1"}`:                       `status.current.ips[0].ipv6: Invalid value: "fd00::1"`,
+		`{interface: eth0, ipv6: "fe80::1%eth0/64"}`:               `status.current.ips[0].ipv6: Invalid value`,
+		`{interface: eth0, ipv4: 10.6.0.1/16, ipv4Gateway: gate}`:  `status.current.ips[0].ipv4Gateway: Invalid value: "gate"`,
+		`{interface: eth0, ipv6: "fd00::1/64", ipv6Gateway: gate}`: `status.current.ips[0].ipv6Gateway: Invalid value: "gate"`,
+		`{interface: eth0, vlan: 4095}`:                            `status.current.ips[0].vlan: Invalid value: 4095`,
+	} {
+		body, err := yaml.YAMLToJSON([]byte(`{apiVersion: spiderpool.spidernet.io/v2beta1, kind: SpiderEndpoint, metadata: {name: a}, status: {current: {uid: u, node: worker, ips: [` + ip + `]}, ownerControllerType: Pod, ownerControllerName: a}}`))
+		if err != nil {
+			t.Fatal(err)
+		}
+		err = clients.Endpoints("default").GetClient().Post().Namespace("default").Resource("spiderendpoints").Param("dryRun", metav1.DryRunAll).Body(body).Do(t.Context()).Error()
+		if (err == nil) != (want == "") || err != nil && !strings.Contains(err.Error(), want) {
+			t.Errorf("%s: the error is %v\nwant %q", ip, err, want)
 		}
 	}
 }

@@ -64,9 +64,11 @@ type EndpointInterface struct {
 	// IPv4 is the IPv4 address with the prefix length of its subnet, such as
 	// 10.6.168.101/16.
 	// +optional
+	// +kubebuilder:validation:Format=cidr
 	IPv4 string `json:"ipv4,omitempty"`
 	// IPv6 is the IPv6 address with the prefix length of its subnet.
 	// +optional
+	// +kubebuilder:validation:Format=cidr
 	IPv6 string `json:"ipv6,omitempty"`
 	// IPv4Pool is the name of the pool of the IPv4 address.
 	// +optional
@@ -82,9 +84,11 @@ type EndpointInterface struct {
 	Vlan int64 `json:"vlan"`
 	// IPv4Gateway is the IPv4 router of the subnet, if the pool names one.
 	// +optional
+	// +kubebuilder:validation:Format=ipv4
 	IPv4Gateway string `json:"ipv4Gateway,omitempty"`
 	// IPv6Gateway is the IPv6 router of the subnet, if the pool names one.
 	// +optional
+	// +kubebuilder:validation:Format=ipv6
 	IPv6Gateway string `json:"ipv6Gateway,omitempty"`
 	// CleanGateway is true if the interface has no default route although
 	// there is a gateway.
