@@ -48,6 +48,10 @@ func Render(smc *v2beta1.SpiderMultusConfig) (Definition, error) {
 	if err := oneBlock(&smc.Spec); err != nil {
 		return Definition{}, err
 	}
+	list, err := head(smc, d.Name)
+	if err != nil {
+		return Definition{}, err
+	}
 	if isCustom(&smc.Spec) {
 		d.Config = smc.Spec.CustomCNI
 		if err := checkCustom(d.Config); err != nil {
@@ -65,22 +69,38 @@ func Render(smc *v2beta1.SpiderMultusConfig) (Definition, error) {
 		}
 		d.Annotations[annotationResourceName] = resource
 	}
-	list := configList{CNIVersion: defaultCNIVersion, Name: d.Name, Plugins: plugins}
+	list.Plugins = plugins
+	d.Config, err = compact(list)
+	return d, err
+}
+
+// head returns a configuration list without plugins, by the annotations. What
+// they say is judged for a custom network as well, which does not need it.
+func head(smc *v2beta1.SpiderMultusConfig, name string) (configList, error) {
+	list := configList{CNIVersion: defaultCNIVersion, Name: name}
 	switch version := smc.Annotations[annotationCNIVersion]; version {
 	case "":
 	case "0.3.0", "0.3.1", "0.4.0", "1.0.0", "1.1.0":
 		list.CNIVersion = version
 	default:
-		return Definition{}, fmt.Errorf("annotation %s: CNI version %q is not known: use 0.3.0, 0.3.1, 0.4.0, 1.0.0 or 1.1.0", annotationCNIVersion, version)
+		return configList{}, fmt.Errorf("annotation %s: CNI version %q is not known: use 0.3.0, 0.3.1, 0.4.0, 1.0.0 or 1.1.0", annotationCNIVersion, version)
 	}
 	if name := smc.Annotations[annotationNetworkName]; name != "" {
-		if utils.ValidateNetworkName(name) != nil {
-			return Definition{}, fmt.Errorf("annotation %s: %q cannot be the name of a CNI network: begin with a letter or digit, and use letters, digits, '_', '.' and '-'", annotationNetworkName, name)
+		if err := checkNetworkName(name); err != nil {
+			return configList{}, fmt.Errorf("annotation %s: %w", annotationNetworkName, err)
 		}
 		list.Name = name
 	}
-	d.Config, err = compact(list)
-	return d, err
+	return list, nil
+}
+
+// checkNetworkName refuses what every plugin would refuse as the name of its
+// network (CNI spec, section 1).
+func checkNetworkName(name string) error {
+	if utils.ValidateNetworkName(name) != nil {
+		return fmt.Errorf("%q cannot be the name of a CNI network: begin with a letter or digit, and use letters, digits, '_', '.' and '-'", name)
+	}
+	return nil
 }
 
 // nadName is the name of the NetworkAttachmentDefinition of a
@@ -103,11 +123,17 @@ func checkCustom(config string) error {
 		return nil
 	}
 	var conf struct {
+		Name    string
 		Type    string
 		Plugins []struct{ Type string }
 	}
 	if err := json.Unmarshal([]byte(config), &conf); err != nil {
 		return fmt.Errorf("spec.customCNI is not a CNI configuration in JSON: correct it: %w", err)
+	}
+	if conf.Name != "" { // without, it gets the definition's
+		if err := checkNetworkName(conf.Name); err != nil {
+			return fmt.Errorf("spec.customCNI: name %w", err)
+		}
 	}
 	if conf.Type == "" && len(conf.Plugins) == 0 {
 		return errors.New(`spec.customCNI names no plugin: write a configuration like {"type":"bridge"}, or a list like {"plugins":[{"type":"bridge"}]}`)

@@ -93,6 +93,7 @@ func TestWrongNetworkIsRefusedWithTheFieldAndAdvice(t *testing.T) {
 		{`{cniType: custom, customCNI: '{'}`, "spec.customCNI is not a CNI configuration in JSON", "correct it"},
 		{`{cniType: custom, customCNI: '"macvlan"'}`, "spec.customCNI is not a CNI configuration in JSON", "correct it"},
 		{`{cniType: custom, customCNI: '{"name":"x"}'}`, "spec.customCNI names no plugin", `like {"type":"bridge"}`},
+		{`{cniType: custom, customCNI: '{"name":"a b","type":"x"}'}`, `spec.customCNI: name "a b" cannot be the name of a CNI network`, "use letters, digits"},
 		{`{cniType: custom, customCNI: '{"plugins":[{"type":"a"},{}]}'}`, "spec.customCNI has no type in plugins[1]", `like {"type":"bridge"}`},
 	} {
 		got, err := elected.Render(multusConfig(t, "x", test.spec))
@@ -115,11 +116,13 @@ func TestWrongAnnotationIsRefusedWithAdvice(t *testing.T) {
 		{"cni.spidernet.io/cniconfig-name", `a b"c`, `"a b\"c" cannot be the name of a CNI network`},
 		{"cni.spidernet.io/cniconfig-name", "-a", "begin with a letter or digit"},
 	} {
-		smc := multusConfig(t, "x", `{cniType: macvlan, macvlan: {master: [a]}}`)
-		smc.Annotations = map[string]string{test.key: test.value}
-		_, err := elected.Render(smc)
-		if err == nil || !strings.Contains(err.Error(), "annotation "+test.key) || !strings.Contains(err.Error(), test.advice) {
-			t.Errorf("%s: %q is told %v, want %q", test.key, test.value, err, test.advice)
+		for _, spec := range []string{`{cniType: macvlan, macvlan: {master: [a]}}`, `{cniType: custom}`} {
+			smc := multusConfig(t, "x", spec)
+			smc.Annotations = map[string]string{test.key: test.value}
+			_, err := elected.Render(smc)
+			if err == nil || !strings.Contains(err.Error(), "annotation "+test.key) || !strings.Contains(err.Error(), test.advice) {
+				t.Errorf("%s: %s: %q is told %v, want %q", spec, test.key, test.value, err, test.advice)
+			}
 		}
 	}
 }
