@@ -8,6 +8,7 @@ import (
 	"path/filepath"
 	"time"
 
+	"golang.org/x/sys/unix"
 	corev1 "k8s.io/api/core/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
@@ -39,6 +40,8 @@ const (
 type lab struct {
 	bin, dir  string
 	sandboxes []string
+	// mounted is set while there is a file system at memory.
+	mounted bool
 	// server, kube, kinds and audit are nil without a cluster.
 	server *apitest.Server
 	kube   *kubernetes.Clientset
@@ -50,11 +53,18 @@ type lab struct {
 // 107 bytes.
 func newLab(ctx context.Context, o *options, dir string, sandboxes int, clustered bool) (*lab, error) {
 	l := &lab{bin: o.bin, dir: dir}
-	err := os.Mkdir(dir, 0o700)
+	err := os.MkdirAll(l.memory(), 0o700)
 	if err == nil {
 		l.sandboxes, err = newSandboxes(dir, sandboxes)
 	}
 	if err == nil && clustered {
+		// An API server's disk is not the nodes': what etcd and the audit log
+		// write must not slow down the syncs of a journal. To the good of
+		// those who wait for more requests, etcd waits for no disk.
+		err = unix.Mount("tmpfs", l.memory(), "tmpfs", 0, "")
+	}
+	if err == nil && clustered {
+		l.mounted = true
 		err = l.serve(ctx)
 	}
 	if err != nil {
@@ -63,15 +73,18 @@ func newLab(ctx context.Context, o *options, dir string, sandboxes int, clustere
 	return l, nil
 }
 
+// memory is the directory of the API server's files.
+func (l *lab) memory() string { return filepath.Join(l.dir, "server") }
+
 // serve starts the API server and creates the nodes.
 func (l *lab) serve(ctx context.Context) error {
-	policy := filepath.Join(l.dir, "audit.yaml")
+	policy := filepath.Join(l.memory(), "audit.yaml")
 	if err := os.WriteFile(policy, []byte(auditPolicy), 0o600); err != nil {
 		return err
 	}
-	l.audit = &auditLog{path: filepath.Join(l.dir, "audit.log"), users: map[string]tally{}}
+	l.audit = &auditLog{path: filepath.Join(l.memory(), "audit.log"), users: map[string]tally{}}
 	var err error
-	l.server, err = apitest.OpenWith(ctx, l.dir, apitest.Options{Durable: true, Arguments: []string{
+	l.server, err = apitest.OpenWith(ctx, l.memory(), apitest.Options{Arguments: []string{
 		"--audit-policy-file=" + policy, "--audit-log-path=" + l.audit.path, "--audit-log-maxsize=10000",
 	}})
 	if err != nil {
@@ -107,7 +120,11 @@ func (l *lab) close() error {
 	if l.server != nil {
 		l.server.Close()
 	}
-	return removeSandboxes(l.sandboxes)
+	err := removeSandboxes(l.sandboxes)
+	if l.mounted {
+		err = errors.Join(err, unix.Unmount(l.memory(), unix.MNT_DETACH))
+	}
+	return err
 }
 
 func (l *lab) program(name string) string { return filepath.Join(l.bin, name) }

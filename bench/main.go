@@ -24,6 +24,7 @@ type options struct {
 	pods, rounds int
 	concurrency  []int
 	systems      []string
+	scenarios    []string
 	// limit is for how long a stage begins ADDs.
 	limit time.Duration
 	quick bool
@@ -65,6 +66,7 @@ func flags() []cli.Flag {
 		&cli.IntFlag{Name: "rounds", Value: 5, Usage: "`number` of times everything is measured"},
 		&cli.IntSliceFlag{Name: "concurrency", Value: cli.NewIntSlice(1, 10, 50), Usage: "`numbers` of ADDs at a time; scenarios but the first use the last"},
 		&cli.StringFlag{Name: "systems", Value: strings.Join(names(), ","), Usage: "`list` of what is measured"},
+		&cli.StringFlag{Name: "scenarios", Value: strings.Join(scenarioNames(), ","), Usage: "`list` of what is done"},
 		&cli.DurationFlag{Name: "limit", Value: time.Minute, Usage: "`time` after which a stage begins no more ADDs"},
 		&cli.BoolFlag{Name: "quick", Usage: "count requests, failures and leaks of Holdfast with few pods, judge them, and tell no times"},
 		&cli.StringFlag{Name: "bin", Value: apitest.BinDir(), Usage: "`directory` of the programs"},
@@ -79,7 +81,7 @@ const quickPods = 40
 func parse(c *cli.Context) (options, error) {
 	o := options{
 		pods: c.Int("pods"), rounds: c.Int("rounds"), concurrency: c.IntSlice("concurrency"),
-		systems: strings.Split(c.String("systems"), ","), limit: c.Duration("limit"), quick: c.Bool("quick"),
+		systems: strings.Split(c.String("systems"), ","), scenarios: strings.Split(c.String("scenarios"), ","), limit: c.Duration("limit"), quick: c.Bool("quick"),
 	}
 	var err error
 	if o.bin, err = filepath.Abs(c.String("bin")); err != nil { // programs start in directories of their own
@@ -90,6 +92,7 @@ func parse(c *cli.Context) (options, error) {
 	}
 	if o.quick {
 		o.rounds, o.concurrency, o.systems = 1, []int{10}, []string{holdfastName}
+		o.scenarios = []string{inPlenty, inScarcity, withIdentity}
 		if !c.IsSet("pods") {
 			o.pods = quickPods
 		}
@@ -113,6 +116,11 @@ func (o *options) validate(arguments int) error {
 	for _, name := range o.systems {
 		if !slices.Contains(names(), name) {
 			return fmt.Errorf("--systems names %q: there are %s", name, strings.Join(names(), ", "))
+		}
+	}
+	for _, name := range o.scenarios {
+		if !slices.Contains(scenarioNames(), name) {
+			return fmt.Errorf("--scenarios names %q: there are %s", name, strings.Join(scenarioNames(), ", "))
 		}
 	}
 	return o.ready()

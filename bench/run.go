@@ -44,7 +44,7 @@ func Run(ctx context.Context, o options) error {
 func runOne(ctx context.Context, o *options, r *report, round int, name, dir string) error {
 	r.say("round %d of %d: %s", round, o.rounds, name)
 	clustered := !onOneNode(name)
-	for i, play := range scenarios(o, clustered) {
+	for i, play := range o.chosen(clustered) {
 		s, err := newSystem(name)
 		if err != nil {
 			return err

@@ -24,30 +24,53 @@ type bench struct {
 // idleTime is how long it is looked at a system that nobody asks.
 const idleTime = 10 * time.Second
 
+// The scenarios there are.
+const (
+	unasked      = "idle"
+	inPlenty     = "plenty"
+	inScarcity   = "scarce"
+	withIdentity = "statefulset"
+)
+
+func scenarioNames() []string { return []string{unasked, inPlenty, inScarcity, withIdentity} }
+
 // scenario is what is measured in a lab of its own, so that the work that one
 // leaves behind is not counted in the next.
 type scenario func(ctx context.Context, b *bench) error
 
-// scenarios are those of a run, for a system in a cluster or without.
-func scenarios(o *options, clustered bool) []scenario {
+// chosen are the scenarios of a run, for a system in a cluster or without.
+func (o *options) chosen(clustered bool) []scenario {
 	var all []scenario
-	if clustered && !o.quick {
-		all = append(all, func(ctx context.Context, b *bench) error { return b.idle(ctx) })
-	}
 	most := o.concurrency[len(o.concurrency)-1]
-	for _, c := range o.concurrency {
-		all = append(all, func(ctx context.Context, b *bench) error {
-			return b.stateless(ctx, "plenty", c, false, c == most)
-		})
-	}
-	all = append(all, func(ctx context.Context, b *bench) error {
-		return b.stateless(ctx, "as many as pods", most, true, true)
-	})
-	if clustered {
-		all = append(all, func(ctx context.Context, b *bench) error { return b.statefulSet(ctx, most) })
+	for _, name := range o.scenarios {
+		switch {
+		case name == unasked && clustered:
+			all = append(all, func(ctx context.Context, b *bench) error { return b.idle(ctx) })
+		case name == inPlenty:
+			for _, c := range o.concurrency {
+				all = append(all, func(ctx context.Context, b *bench) error {
+					return b.stateless(ctx, "plenty", c, false, c == most)
+				})
+			}
+		case name == inScarcity:
+			all = append(all, func(ctx context.Context, b *bench) error {
+				return b.stateless(ctx, asManyAsPods, most, true, true)
+			})
+		case name == withIdentity && clustered:
+			all = append(all, func(ctx context.Context, b *bench) error { return b.statefulSet(ctx, most) })
+		}
 	}
 	return all
 }
+
+// The names of stages that are judged by themselves.
+const (
+	asManyAsPods = "as many as pods"
+	rebuilt      = ", rebuild"
+	deleted      = ", delete"
+	onItsNode    = "StatefulSet, on its node"
+	toTheNext    = "StatefulSet, to the next node"
+)
 
 // idle measures a system that nobody asks.
 func (b *bench) idle(ctx context.Context) error {
@@ -78,12 +101,12 @@ func (b *bench) stateless(ctx context.Context, name string, concurrency int, exa
 	pods := newPods("pod-"+b.network, "", b.network, b.options.pods)
 	err := b.start(ctx, name, concurrency, pods)
 	if err == nil && rebuild {
-		err = b.rebuild(ctx, name+", rebuild", concurrency, pods)
+		err = b.rebuild(ctx, name+rebuilt, concurrency, pods)
 	}
 	if err != nil {
 		return err
 	}
-	return b.stop(ctx, name+", delete", concurrency, pods)
+	return b.stop(ctx, name+deleted, concurrency, pods)
 }
 
 // start binds the pods and starts them.
@@ -200,27 +223,26 @@ func (b *bench) statefulSet(ctx context.Context, concurrency int) error {
 	if can, err := b.offer(ctx, false); err != nil || !can {
 		return err
 	}
-	const name = "StatefulSet"
 	pods := newPods("web", "web", b.network, b.options.pods)
 	if err := b.lab.createSet(ctx, "web", len(pods)); err != nil {
 		return err
 	}
-	if err := b.start(ctx, name+", first", concurrency, pods); err != nil {
+	if err := b.start(ctx, "StatefulSet, first", concurrency, pods); err != nil {
 		return err
 	}
-	if err := b.replace(ctx, name+", on its node", concurrency, pods, 0); err != nil {
+	if err := b.replace(ctx, onItsNode, concurrency, pods, 0); err != nil {
 		return err
 	}
-	if err := b.replace(ctx, name+", to the next node", concurrency, pods, 1); err != nil {
+	if err := b.replace(ctx, toTheNext, concurrency, pods, 1); err != nil {
 		return err
 	}
-	return b.scaleDown(ctx, name+", half of it until free", concurrency, pods)
+	return b.scaleDown(ctx, "StatefulSet, half of it until free", concurrency, pods)
 }
 
 // replace ends all pods, and starts their successors so many nodes further.
 // The ends are a stage of their own.
 func (b *bench) replace(ctx context.Context, name string, concurrency int, pods []*pod, further int) error {
-	err := b.measure(ctx, name+", delete", concurrency, len(pods), func(ctx context.Context, s *stage) error {
+	err := b.measure(ctx, name+deleted, concurrency, len(pods), func(ctx context.Context, s *stage) error {
 		_, err := b.end(ctx, s, concurrency, pods)
 		return err
 	})

@@ -97,8 +97,6 @@ type Server struct {
 
 // Options say how a server differs from one for tests.
 type Options struct {
-	// Durable has etcd sync what it stores to disk, as it does in a cluster.
-	Durable bool
 	// Arguments are passed to kube-apiserver after those it always gets.
 	Arguments []string
 }
@@ -188,7 +186,7 @@ func (s *Server) start(ctx context.Context) error {
 	}
 	etcdURL, peerURL := "http://127.0.0.1:"+ports[0], "http://127.0.0.1:"+ports[1]
 	s.etcd, err = Run(s.dir, filepath.Join(BinDir(), "etcd"),
-		"--data-dir="+filepath.Join(s.dir, "etcd"), fmt.Sprintf("--unsafe-no-fsync=%t", !s.options.Durable),
+		"--data-dir="+filepath.Join(s.dir, "etcd"), "--unsafe-no-fsync",
 		"--listen-client-urls="+etcdURL, "--advertise-client-urls="+etcdURL,
 		"--listen-peer-urls="+peerURL, "--initial-advertise-peer-urls="+peerURL,
 		"--initial-cluster=default="+peerURL)
