@@ -12,6 +12,7 @@ import (
 	corev1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/util/wait"
 
+	"github.com/holdfast-ipam/holdfast/agent/selection"
 	"github.com/holdfast-ipam/holdfast/agent/watch"
 	"github.com/holdfast-ipam/holdfast/cni"
 	"github.com/holdfast-ipam/holdfast/crds"
@@ -72,6 +73,10 @@ func (a *Agent) coordination(ctx context.Context, q *cni.CoordinationRequest) (*
 	pod, ok := a.pods.seen(ctx, q.Pod)
 	if !ok {
 		return nil, soon(fmt.Sprintf("the agent's watch has not brought pod %s/%s with UID %q", q.Pod.Namespace, q.Pod.Name, q.Pod.UID))
+	}
+	// Multus says what is wrong with an annotation. Without Multus nobody reads it.
+	if interfaces, err := selection.Interfaces(pod); err == nil {
+		result.Interfaces = interfaces
 	}
 	result.DefaultRouteInterface = strings.TrimSpace(pod.Annotations[defaultRouteAnnotation])
 	return result, nil

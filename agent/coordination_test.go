@@ -156,7 +156,9 @@ func TestCoordinationOfACluster(t *testing.T) {
 	s := startServer(t)
 	a := s.readyAgent(t, "coordinated")
 	follow(t, a.coordinators.informer)
-	c := &coordinated{s, a, s.podWith(t, "coordinated", "web", map[string]string{defaultRouteAnnotation: " net1\n"})}
+	c := &coordinated{s, a, s.podWith(t, "coordinated", "web", map[string]string{
+		defaultRouteAnnotation: " net1\n", "k8s.v1.cni.cncf.io/networks": "lan, other/san@storage0",
+	})}
 
 	c.answers(t, "auto", "net1", "") // there is none
 	for _, name := range []string{"zone-b", "zone-a"} {
@@ -197,6 +199,9 @@ type coordinated struct {
 	pod   *corev1.Pod
 }
 
+// interfaces are those of the pod.
+func interfaces() []string { return []string{"eth0", "net1", "storage0"} }
+
 type answer struct {
 	Code int
 	Body string
@@ -230,7 +235,7 @@ func (c *coordinated) answersOnItsSocket(t *testing.T) {
 	go func() { ended <- c.agent.serve(ctx, l) }()
 	client := &cni.Client{Socket: socket}
 	got, err := client.Coordination(t.Context(), cni.CoordinationRequest{Attachment: cni.Attachment{ContainerID: "c", Interface: "eth0", Pod: c.own()}})
-	if diff := cmp.Diff(&cni.Coordination{Mode: "auto", DefaultRouteInterface: "net1"}, got, exact); diff != "" || err != nil {
+	if diff := cmp.Diff(&cni.Coordination{Mode: "auto", DefaultRouteInterface: "net1", Interfaces: interfaces()}, got, exact); diff != "" || err != nil {
 		t.Errorf("over the socket: %v (-want +got):\n%s", err, diff)
 	}
 	end()
@@ -246,7 +251,7 @@ func (c *coordinated) own() cni.Pod {
 // answers waits for the answer to have mode, interface and the network of pods.
 func (c *coordinated) answers(t *testing.T, mode, ifname, network string) {
 	t.Helper()
-	want := &cni.Coordination{Mode: mode, DefaultRouteInterface: ifname}
+	want := &cni.Coordination{Mode: mode, DefaultRouteInterface: ifname, Interfaces: interfaces()}
 	if network != "" {
 		want.PodCIDR = []netip.Prefix{netip.MustParsePrefix(network)}
 	}

@@ -70,6 +70,10 @@ type Coordination struct {
 	// annotation ipam.spidernet.io/default-route-nic. It goes before the
 	// network configuration too; empty means that the pod does not say.
 	DefaultRouteInterface string `json:"defaultRouteInterface,omitempty"`
+	// Interfaces are all that the pod gets by its annotations, in their order:
+	// eth0, then those of k8s.v1.cni.cncf.io/networks. Nil means that it is not
+	// known.
+	Interfaces []string `json:"interfaces,omitempty"`
 }
 
 // PolicyRoute is a route of an interface's own routing table.

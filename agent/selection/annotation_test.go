@@ -3,10 +3,13 @@ package selection
 import (
 	"errors"
 	"net/netip"
+	"slices"
 	"strings"
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
+	corev1 "k8s.io/api/core/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 )
 
 func TestPoolListIsReadByInterface(t *testing.T) {
@@ -171,4 +174,23 @@ func FuzzAnnotations(f *testing.F) {
 			t.Error("no pool and no error")
 		}
 	})
+}
+
+func TestInterfacesOfAPodAreInTheirOrder(t *testing.T) {
+	for text, want := range map[string][]string{
+		"":                   {"eth0"},
+		"a":                  {"eth0", "net1"},
+		"a,ns/b@storage0, c": {"eth0", "net1", "storage0", "net3"},
+		`{"name":"a"}`:       {"eth0", "net1"},
+		`[{"name":"a","interface":"x"},{"name":"b"}]`: {"eth0", "x", "net2"},
+		"[":                   nil,
+		`[{"interface":"x"}]`: nil,
+		"a,,b":                nil,
+	} {
+		pod := &corev1.Pod{ObjectMeta: metav1.ObjectMeta{Annotations: map[string]string{networksAnnotation: text}}}
+		got, err := Interfaces(pod)
+		if !slices.Equal(want, got) || (err == nil) != (want != nil) {
+			t.Errorf("%q: %q, %v; want %q", text, got, err, want)
+		}
+	}
 }

@@ -4,6 +4,8 @@ import (
 	"encoding/json"
 	"fmt"
 	"strings"
+
+	corev1 "k8s.io/api/core/v1"
 )
 
 const (
@@ -60,6 +62,22 @@ func (in *Input) networkOf() (string, error) {
 		}
 	}
 	return "", fmt.Errorf("the network of %s is not known: the pod's annotation %s has none for it", in.Interface, networksAnnotation)
+}
+
+// Interfaces returns the interfaces that a pod gets, in their order: eth0, then
+// those of its networks annotation. An annotation that cannot be read is an
+// error.
+func Interfaces(pod *corev1.Pod) ([]string, error) {
+	in := Input{Pod: pod}
+	networks, err := in.furtherNetworks()
+	if err != nil {
+		return nil, err
+	}
+	interfaces := []string{firstInterface}
+	for _, n := range networks {
+		interfaces = append(interfaces, n.Interface)
+	}
+	return interfaces, nil
 }
 
 // furtherNetworks returns the networks of the pod's further interfaces, each
