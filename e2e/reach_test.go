@@ -3,6 +3,7 @@
 package e2e
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"os"
@@ -52,6 +53,8 @@ func TestPodsOnTheUnderlayReachEverything(t *testing.T) {
 		{"NodePort, its node", fmt.Sprintf("%s:%d", here, cluster)}, {"NodePort, another", fmt.Sprintf("%s:%d", there, cluster)},
 		{"NodePort, Local", fmt.Sprintf("%s:%d", here, local)},
 	}
+	was := s.kubeProxy("iptables")
+	t.Cleanup(func() { s.kubeProxy(was) })
 	for _, mode := range []string{"iptables", "nftables"} {
 		s.kubeProxy(mode)
 		s.await(patience, "the node's kube-proxy knows the services", func(context.Context) error {
@@ -157,18 +160,23 @@ func (s *scenario) matrix(title string, places []place, goals []goal) {
 	fmt.Fprintf(os.Stdout, "\n%s\n%s\n", title, &text)
 }
 
-// kubeProxy has the nodes' kube-proxy work in a mode until the scenario ends.
-func (s *scenario) kubeProxy(mode string) {
+// kubeProxy has the nodes' kube-proxy work in a mode and returns the one it had.
+// With nftables it serves node ports on a node's first address only, unless it
+// is told of others.
+func (s *scenario) kubeProxy(mode string) (was string) {
 	s.Helper()
 	maps := s.cluster.Kube.CoreV1().ConfigMaps("kube-system")
 	conf, err := maps.Get(s.ctx, "kube-proxy", metav1.GetOptions{})
 	s.must(err)
 	line := regexp.MustCompile(`(?m)^mode: .*$`)
-	was := strings.Trim(strings.TrimPrefix(line.FindString(conf.Data["config.conf"]), "mode: "), `"`)
+	was = cmp.Or(strings.Trim(strings.TrimPrefix(line.FindString(conf.Data["config.conf"]), "mode: "), `"`), "iptables") // its default
 	if was == mode {
-		return
+		return was
 	}
-	conf.Data["config.conf"] = line.ReplaceAllString(conf.Data["config.conf"], "mode: "+mode)
+	ports := regexp.MustCompile(`(?m)^nodePortAddresses: .*$`)
+	served := map[string]string{"iptables": "null", "nftables": "[10.6.0.0/16]"}[mode]
+	conf.Data["config.conf"] = line.ReplaceAllString(
+		ports.ReplaceAllString(conf.Data["config.conf"], "nodePortAddresses: "+served), "mode: "+mode)
 	_, err = maps.Update(s.ctx, conf, metav1.UpdateOptions{})
 	s.must(err)
 	for _, step := range [][]string{
@@ -177,7 +185,7 @@ func (s *scenario) kubeProxy(mode string) {
 		_, err := s.cluster.Kubectl(s.ctx, "", append([]string{"--namespace", "kube-system"}, step...)...)
 		s.must(err)
 	}
-	s.Cleanup(func() { s.kubeProxy(was) })
+	return was
 }
 
 // resolves looks a service up from the pod that is on the node of the cluster's
