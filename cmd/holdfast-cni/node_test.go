@@ -5,10 +5,12 @@ import (
 	"fmt"
 	"net/netip"
 	"os/exec"
+	"slices"
 	"strings"
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
+	"github.com/google/nftables"
 	"github.com/vishvananda/netlink"
 	"go4.org/netipx"
 
@@ -234,7 +236,54 @@ func state(t *testing.T, n *nettest.Namespace) []string {
 			}
 		}
 	}
+	n.Do(t, func() (err error) {
+		lines, err = appendTables(lines)
+		return err
+	})
 	return lines
+}
+
+// appendTables appends the coordinator's tables of nftables, with their rules
+// and what is in their sets.
+func appendTables(lines []string) ([]string, error) {
+	conn, err := nftables.New()
+	if err != nil {
+		return nil, err
+	}
+	for _, f := range []nftables.TableFamily{nftables.TableFamilyIPv4, nftables.TableFamilyIPv6} {
+		chains, err := conn.ListChainsOfTableFamily(f)
+		if err != nil {
+			return nil, err
+		}
+		for _, chain := range chains {
+			if chain.Table.Name != "holdfast" {
+				continue // kube-proxy's, or iptables'
+			}
+			rules, err := conn.GetRules(chain.Table, chain)
+			if err != nil {
+				return nil, err
+			}
+			sets, err := conn.GetSets(chain.Table)
+			if err != nil {
+				return nil, err
+			}
+			line := fmt.Sprintf("nft %d %s: %d rules", f, chain.Name, len(rules))
+			for _, set := range sets {
+				elements, err := conn.GetSetElements(set)
+				if err != nil {
+					return nil, err
+				}
+				var keys []string
+				for _, e := range elements {
+					keys = append(keys, fmt.Sprintf("%x", e.Key))
+				}
+				slices.Sort(keys)
+				line += fmt.Sprintf(", %s %s", set.Name, keys)
+			}
+			lines = append(lines, line)
+		}
+	}
+	return lines, nil
 }
 
 // mustBe fails the test unless the namespace is as it was.

@@ -6,6 +6,8 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/google/nftables"
+
 	"github.com/holdfast-ipam/holdfast/cni/nettest"
 )
 
@@ -40,7 +42,10 @@ func TestUnderlayPodReachesEverythingItShould(t *testing.T) {
 		for _, network := range networks {
 			addr := func(n byte) netip.Addr { return at(network, n).Addr() }
 			any := netip.Addr{}
+			unmasked, beyond := netip.AddrPortFrom(virtual(network), 81), netip.AddrPortFrom(virtual(network), 82)
 			here.service(t, on(virtual(network)), on(addr(103)), true)
+			here.service(t, unmasked, on(addr(103)), false)
+			here.service(t, beyond, on(addr(12)), false)
 			reaches(t, "node to its pod", here.Namespace, any, on(addr(101)), addr(11))
 			reaches(t, "node to another node's pod", here.Namespace, any, on(addr(103)), addr(11))
 			reaches(t, "pod to its node", pods[101].Namespace, any, on(addr(11)), addr(101))
@@ -50,6 +55,8 @@ func TestUnderlayPodReachesEverythingItShould(t *testing.T) {
 			reaches(t, "pod to router", pods[101].Namespace, any, on(addr(1)), addr(101))
 			reaches(t, "router to pod", router, any, on(addr(101)), addr(1))
 			reaches(t, "pod to service with a backend on another node", pods[101].Namespace, any, on(virtual(network)), addr(11))
+			reaches(t, "pod to service with a kube-proxy that takes it for the cluster's", pods[101].Namespace, any, unmasked, addr(11))
+			reaches(t, "pod to service that another node is", pods[101].Namespace, any, beyond, addr(11))
 		}
 	})
 }
@@ -216,6 +223,24 @@ func TestCheckNamesWhatIsMissing(t *testing.T) {
 	p.underlay(t, networks, 101)
 	p.add(t, "eth0", top)
 	host := "veth" + p.id[:11]
+	removed := func(in *nettest.Namespace, told string) {
+		t.Helper()
+		p.check(t, "eth0", top)
+		in.Do(t, func() error {
+			conn, err := nftables.New()
+			if err != nil {
+				return err
+			}
+			conn.DelTable(&nftables.Table{Name: "holdfast", Family: nftables.TableFamilyIPv4})
+			return conn.Flush()
+		})
+		if printed := cniError(t, p.run(t, "CHECK", "eth0", top)); !strings.Contains(printed.Msg, told) {
+			t.Errorf("without its table of nftables, CHECK says %q, want %q in it", printed.Msg, told)
+		}
+		p.add(t, "eth0", top)
+	}
+	removed(p.Namespace, "nftables of IPv4, chain output of table holdfast: answers go back to the node in the pod")
+	removed(node.Namespace, "10.6.0.101 in the set pods of nftables' table holdfast on the node")
 	for _, c := range []struct{ broken, told string }{
 		{"pod ip route del 10.6.0.11", "the route to 10.6.0.11/32 through veth0 in table 254 in the pod"},
 		{"pod ip -6 route del fd00:96::/112", "the route to fd00:96::/112 through veth0 in table 254 in the pod"},

@@ -34,10 +34,14 @@ func (p *plan) missing(node, pod *space) ([]string, error) {
 	if err != nil {
 		return nil, fmt.Errorf("look at the node: %w", err)
 	}
+	masquerade, err := p.node.missingMasquerade(node)
+	if err != nil {
+		return nil, err
+	}
 	for _, what := range slices.Concat(inPod, marks) {
 		all = append(all, what+" in the pod")
 	}
-	for _, what := range onNode {
+	for _, what := range slices.Concat(onNode, masquerade) {
 		all = append(all, what+" on the node")
 	}
 	return all, p.missingNIC(pod, &all)

@@ -116,6 +116,9 @@ func (c *config) carryOut(s *settings, args *skel.CmdArgs, result *current.Resul
 	if err := p.apply(node, pod); err != nil {
 		return nil, err
 	}
+	if err := node.tidy(); err != nil {
+		return nil, err
+	}
 	return p, node.unlock()
 }
 

@@ -21,8 +21,9 @@
 //	                                          table 99   all of eth0, and the node
 //	                                          table 101  all of net1, and the node
 //	ip neigh  10.6.168.101 PERMANENT          10.6.0.11 PERMANENT on veth0
-//	nft                                       table holdfast: what begins on veth0
-//	                                          gets mark 1, and so do its answers
+//	nft       table holdfast: what pods ask   table holdfast: what begins on veth0
+//	          of services gets the node's     gets mark 1, and so do its answers
+//	          address
 //
 // All routes and rules have "proto 72". Tables 99 and 101 on are there only
 // with several interfaces and tunePodRoutes. In mode overlay the pod's first
@@ -33,7 +34,7 @@
 //	plan.go         what a pod needs        tables.go  with several interfaces
 //	hosts.go        the node's addresses    view.go    all this as plain values
 //	space.go        reads a namespace       apply.go, pair.go, marks.go,
-//	                                        sysctls.go change it
+//	                masquerade.go, sysctls.go, nft.go change it
 //	check.go        compares                remove.go  DEL and GC
 //
 // The agent is asked for what the network configuration leaves out, and for

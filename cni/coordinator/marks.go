@@ -33,17 +33,13 @@ import (
 // replyTable. An answer is routed once before the chain output marks it, and
 // would be lost in a pod without a default route; the sysctls tcp_fwmark_accept
 // and fwmark_reflect let it have the mark of what it answers from the start.
-const marksTable = "holdfast"
 
 // ctDirectionReply is IP_CT_DIR_REPLY of the kernel.
 const ctDirectionReply = 1
 
 // chains are the table's chains of a family, without rules.
 func chains(f family) (*nftables.Table, []*nftables.Chain) {
-	table := &nftables.Table{Name: marksTable, Family: nftables.TableFamilyIPv4}
-	if f == ipv6 {
-		table.Family = nftables.TableFamilyIPv6
-	}
+	table := tableOf(f)
 	return table, []*nftables.Chain{
 		{Table: table, Name: "prerouting", Type: nftables.ChainTypeFilter, Hooknum: nftables.ChainHookPrerouting, Priority: nftables.ChainPriorityMangle},
 		{Table: table, Name: "output", Type: nftables.ChainTypeRoute, Hooknum: nftables.ChainHookOutput, Priority: nftables.ChainPriorityMangle},
@@ -108,9 +104,9 @@ func applyMarks(pod *space, families []family) error {
 	if len(families) == 0 {
 		return nil
 	}
-	conn, err := nftables.New(nftables.WithNetNSFd(int(pod.file.Fd())))
+	conn, err := pod.nftables()
 	if err != nil {
-		return fmt.Errorf("talk to nftables: %w", err)
+		return err
 	}
 	for _, f := range families {
 		table, all := chains(f)
@@ -125,13 +121,7 @@ func applyMarks(pod *space, families []family) error {
 			}
 		}
 	}
-	if err := conn.Flush(); err != nil {
-		if errors.Is(err, unix.EOPNOTSUPP) || errors.Is(err, unix.ENOENT) {
-			err = fmt.Errorf("%w (the node's kernel must have nf_tables, nft_ct and nf_conntrack: try `modprobe nf_tables nft_ct` there)", err)
-		}
-		return fmt.Errorf("mark what comes from the node: %w", err)
-	}
-	return nil
+	return flush(conn)
 }
 
 // missingMarks returns the comments of the rules that are not there.
@@ -139,9 +129,9 @@ func missingMarks(pod *space, families []family) ([]string, error) {
 	if len(families) == 0 {
 		return nil, nil
 	}
-	conn, err := nftables.New(nftables.WithNetNSFd(int(pod.file.Fd())))
+	conn, err := pod.nftables()
 	if err != nil {
-		return nil, fmt.Errorf("talk to nftables: %w", err)
+		return nil, err
 	}
 	var missing []string
 	for _, f := range families {
@@ -156,7 +146,7 @@ func missingMarks(pod *space, families []family) ([]string, error) {
 					comment, _ := userdata.GetString(r.UserData, userdata.TypeComment)
 					return comment == wanted.comment
 				}) {
-					missing = append(missing, fmt.Sprintf("nftables of IPv%d, chain %s of table %s: %s", f, chain.Name, marksTable, wanted.comment))
+					missing = append(missing, fmt.Sprintf("nftables of IPv%d, chain %s of table %s: %s", f, chain.Name, nftTable, wanted.comment))
 				}
 			}
 		}

@@ -32,7 +32,7 @@ func (c *config) del(args *skel.CmdArgs) error {
 	if err != nil {
 		return err
 	}
-	return node.removeRules()
+	return node.tidy()
 }
 
 // removePair removes the pair of a container, and its routes and neighbours with
@@ -118,9 +118,10 @@ func leftovers(node, pod *view, dev, going string) *side {
 	return d
 }
 
-// removeRules removes the rules for tables of pods that are empty. Whoever
-// makes a route there holds the lock until its rule is there too.
-func (s *space) removeRules() error {
+// tidy brings what the node's pods share to what its routes say: it removes
+// the rules for tables of pods that are empty, and keeps the list of pods that
+// are masqueraded. Whoever makes a route holds the lock until that is done.
+func (s *space) tidy() error {
 	now := &view{}
 	names, err := s.lookLinks(now)
 	if err != nil {
@@ -129,6 +130,10 @@ func (s *space) removeRules() error {
 	if err := errors.Join(s.lookRoutes(now, names), s.lookRules(now)); err != nil {
 		return err
 	}
+	return errors.Join(s.removeRules(now), s.masquerade(now))
+}
+
+func (s *space) removeRules(now *view) error {
 	for _, r := range now.rules {
 		if r.priority != sharedPriority || r.protocol != protocol || r.other || slices.ContainsFunc(now.routes, func(there route) bool {
 			return there.table == r.table && there.family() == r.family
@@ -164,7 +169,7 @@ func (c *config) collect() error {
 		}
 		failed = errors.Join(failed, node.removeLink(l))
 	}
-	return errors.Join(failed, node.removeRules())
+	return errors.Join(failed, node.tidy())
 }
 
 func (c *config) isValid(container string) bool {
