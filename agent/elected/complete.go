@@ -26,8 +26,8 @@ type completer[T metav1.Object] struct {
 	missing func(T) []admission.Operation
 
 	mu sync.Mutex
-	// left are objects, by name, that stay as they are at a generation.
-	left map[string]version
+	// left are objects, by name, that stay as they are.
+	left map[string]state
 }
 
 // patcher is a client of the kind.
@@ -36,22 +36,33 @@ type patcher[T any] interface {
 	Patch(ctx context.Context, name string, kind types.PatchType, patch []byte, o metav1.PatchOptions, subresources ...string) (T, error)
 }
 
-// version is a state of an object's spec.
-type version struct {
+// state is a version of an object's spec, and where something is missing, of
+// the metadata as well.
+type state struct {
 	uid        types.UID
 	generation int64
+	missing    string
+}
+
+func stateOf(object metav1.Object, missing []admission.Operation) state {
+	s := state{uid: object.GetUID(), generation: object.GetGeneration()}
+	for _, o := range missing {
+		s.missing += o.Path + " "
+	}
+	return s
 }
 
 func newCompleter[T metav1.Object](client patcher[T], missing func(T) []admission.Operation) *completer[T] {
-	return &completer[T]{client: client, missing: missing, left: make(map[string]version)}
+	return &completer[T]{client: client, missing: missing, left: make(map[string]state)}
 }
 
 // complete fills in what is missing from a cached object, in one guarded
 // update, and returns it as it is then. What the schema refuses, because
 // something else is wrong with the object, stays as it is.
 func (c *completer[T]) complete(ctx context.Context, object T) (T, error) {
-	name, of := object.GetName(), version{object.GetUID(), object.GetGeneration()}
-	if len(c.missing(object)) == 0 || c.leaves(name, of) {
+	missing := c.missing(object)
+	name, at := object.GetName(), stateOf(object, missing)
+	if len(missing) == 0 || c.leaves(name, at) {
 		return object, nil
 	}
 	// The cache has no managed fields.
@@ -59,9 +70,9 @@ func (c *completer[T]) complete(ctx context.Context, object T) (T, error) {
 	if err != nil {
 		return object, fmt.Errorf("complete %s: %w", name, guarded(err))
 	}
-	missing := slices.DeleteFunc(c.missing(is), func(o admission.Operation) bool { return applied(is, o.Path) })
+	missing = slices.DeleteFunc(c.missing(is), func(o admission.Operation) bool { return applied(is, o.Path) })
 	if len(missing) == 0 {
-		c.leave(name, of)
+		c.leave(name, at)
 		return object, nil
 	}
 	guard := admission.Operation{Op: "add", Path: "/metadata/resourceVersion", Value: is.GetResourceVersion()}
@@ -71,7 +82,7 @@ func (c *completer[T]) complete(ctx context.Context, object T) (T, error) {
 	}
 	completed, err := c.client.Patch(ctx, name, types.JSONPatchType, patch, metav1.PatchOptions{})
 	if apierrors.IsInvalid(err) {
-		c.leave(name, of)
+		c.leave(name, at)
 		return object, nil
 	}
 	if err != nil {
@@ -80,16 +91,16 @@ func (c *completer[T]) complete(ctx context.Context, object T) (T, error) {
 	return completed, nil
 }
 
-func (c *completer[T]) leaves(name string, v version) bool {
+func (c *completer[T]) leaves(name string, s state) bool {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	return c.left[name] == v
+	return c.left[name] == s
 }
 
-func (c *completer[T]) leave(name string, v version) {
+func (c *completer[T]) leave(name string, s state) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	c.left[name] = v
+	c.left[name] = s
 }
 
 // forget is for an object that is gone.

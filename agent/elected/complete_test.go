@@ -2,6 +2,7 @@ package elected_test
 
 import (
 	"fmt"
+	"slices"
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
@@ -87,6 +88,18 @@ func serverSideApplied(t *testing.T, s *server) {
 	s.poolIs(t, "applied", 2, want)
 	s.poolSays(t, "applied", 2, 0, "")
 	apply()
+	s.poolIs(t, "applied", 2, want)
+
+	// What else the pool lacks is filled in all the same.
+	patch := []byte(`{"metadata":{"finalizers":null}}`)
+	must[*v2beta1.SpiderIPPool](t)(s.kinds.IPPools().Patch(t.Context(), "applied", types.MergePatchType, patch, metav1.PatchOptions{}))
+	eventually(t, func() string {
+		p, err := s.kinds.IPPools().Get(t.Context(), "applied", metav1.GetOptions{})
+		if err != nil || !slices.Contains(p.Finalizers, v2beta1.Finalizer) {
+			return fmt.Sprintf("the pool has the finalizers %v, %v", p.Finalizers, err)
+		}
+		return ""
+	})
 	s.poolIs(t, "applied", 2, want)
 }
 
