@@ -104,7 +104,8 @@ func TestEachInterfaceAnswersForItself(t *testing.T) {
 		{"the second has it", "", `,"podDefaultRouteNic":"net1"`, 1},
 		{"the third has it, by the cluster", `,"podDefaultRouteNIC":"net2"`, "", 2},
 		{"the third has it, by the pod", `,"defaultRouteInterface":"net2"`, `,"podDefaultRouteNic":"net1"`, 2},
-		{"none of that name", "", `,"podDefaultRouteNic":"net7"`, 0},
+		{"one that is not known of", "", `,"podDefaultRouteNic":"net7"`, 0},
+		{"one that others of the network have", `,"interfaces":["eth0"]`, `,"podDefaultRouteNic":"net7"`, 0},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			t.Parallel()

@@ -141,8 +141,12 @@ type settings struct {
 	mode     string
 	tune     bool
 	firstNIC string
-	// routeNIC is to have the default route; empty means that nobody says.
-	routeNIC  string
+	// routeNIC is to have the default route; empty means that nobody says. It
+	// is the pod's own word if byPod is set.
+	routeNIC string
+	byPod    bool
+	// interfaces are all that the pod gets, nil if that is not known.
+	interfaces []string
 	macPrefix []byte
 	// hijack are the networks that the pod reaches through its node, and found
 	// those of the cluster's pods that the agent found out about. The latter
@@ -171,6 +175,7 @@ func (c *config) settings(cluster *cni.Coordination) (*settings, error) {
 		tune:     *orElse(orElse(c.TunePodRoutes, cluster.TunePodRoutes), new(true)),
 		firstNIC: c.PodDefaultCniNIC,
 		routeNIC: orElse(cluster.DefaultRouteInterface, orElse(c.PodDefaultRouteNIC, cluster.PodDefaultRouteNIC)),
+		byPod:    cluster.DefaultRouteInterface != "", interfaces: cluster.Interfaces,
 	}
 	if s.routeNIC == podVeth || s.routeNIC == "lo" {
 		return nil, wrong(fmt.Sprintf("%s is to have the pod's default route, and cannot", s.routeNIC),

@@ -116,6 +116,9 @@ func newPlan(r request) (*plan, error) {
 	if err := p.setEnds(); err != nil {
 		return nil, err
 	}
+	if err := p.checkRouteNIC(); err != nil {
+		return nil, err
+	}
 	p.hosts = hostsOf(r.node, p.nodeDev, p.nic.globals())
 	p.setMAC()
 	p.planSysctls()

@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"net/netip"
 	"slices"
+	"strings"
 
 	"golang.org/x/sys/unix"
 
@@ -42,6 +43,24 @@ func (p *planner) planTables(f family) ([]int, error) {
 		return []int{unix.RT_TABLE_MAIN, own}, nil
 	}
 	return []int{own}, nil
+}
+
+// checkRouteNIC refuses an interface for the default route that the pod never
+// gets. A pod of one interface may have it named by its network or cluster,
+// which others have too.
+func (p *planner) checkRouteNIC() error {
+	name := p.routeNIC
+	switch {
+	case name == "" || !p.tune || p.interfaces == nil || slices.Contains(p.interfaces, name) || p.pod.link(name) != nil:
+		return nil
+	case p.byPod:
+		return wrong(fmt.Sprintf("the pod's annotation %s is %q, and the pod gets no such interface", routeAnnotation, name),
+			"name one of "+strings.Join(p.interfaces, ", "))
+	case len(p.interfaces) < 2:
+		return nil
+	}
+	return wrong(fmt.Sprintf("podDefaultRouteNic is %q, and the pod gets no such interface", name),
+		fmt.Sprintf("name one of %s, in the network, the SpiderCoordinator or the pod's annotation %s", strings.Join(p.interfaces, ", "), routeAnnotation))
 }
 
 // owner returns the interface that is to have the main table's default route:
