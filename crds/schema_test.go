@@ -169,6 +169,7 @@ func refusesChanges(t *testing.T, s server) {
 		{request{"SpiderIPPool", "changes", `{subnet: 10.6.0.0/16}`}, `{"spec":{"subnet":"10.7.0.0/16"}}`, "spec.subnet: Invalid value: \"10.7.0.0/16\": subnet cannot be changed: create another pool"},
 		{request{"SpiderIPPool", "filled-in", `{subnet: 10.6.0.0/16}`}, `{"spec":{"ipVersion":4}}`, ""},
 		{request{"SpiderReservedIP", "changes", `{ips: [10.6.0.1], ipVersion: 4}`}, `{"spec":{"ips":["fd00::1"]}}`, "IPv4 cannot be changed to IPv6"},
+		{request{"SpiderReservedIP", "changes-both", `{ips: [10.6.0.1], ipVersion: 4}`}, `{"spec":{"ips":["fd00::1"],"ipVersion":6}}`, "spec.ipVersion: Invalid value: ipVersion cannot be changed: create another"},
 		{request{"IPBlock", "10.6.0.0-28", `{cidr: 10.6.0.0/28}`}, `{"spec":{"cidr":"10.6.0.16/28"}}`, "cidr cannot be changed"},
 	} {
 		if err := s.create(t, test.request, false); err != nil {

@@ -285,6 +285,7 @@ func (s *server) refused(t *testing.T, _ *server) {
 	s.taken(t, "SpiderIPPool", "first", `{subnet: 10.2.0.0/16, ips: [10.2.0.10-10.2.0.20]}`)
 	s.taken(t, "SpiderIPPool", "beside", `{subnet: 10.2.0.0/16, ips: [10.2.0.30]}`)
 	s.taken(t, "SpiderReservedIP", "four", `{ips: [10.2.0.1]}`)
+	s.whileAway(t, func() { s.taken(t, "SpiderReservedIP", "old", `{ips: [10.2.0.2]}`) })
 	s.taken(t, "SpiderMultusConfig", "taken", `{}`)
 	for _, test := range []struct {
 		kind, name, spec string
@@ -297,7 +298,8 @@ func (s *server) refused(t *testing.T, _ *server) {
 		{"SpiderIPPool", "second", `{subnet: 10.3.0.0/16, routes: [{dst: 10.9.0.0/16, gw: 10.3.0.1}, {dst: 10.9.1.0/16, gw: 10.3.0.2}]}`, `spec.routes[1].dst: Duplicate value`},
 		{"SpiderIPPool", "second", `{subnet: 10.3.0.0/16, podAffinity: {matchLabels: {a: "not a value"}}}`, `spec.podAffinity: Invalid value`},
 		{"SpiderIPPool", "second", `{subnet: 10.3.0.0/16, ips: [10.3.0.2-10.3.0.1, 10.3.0.9]}`, `spec.ips[0]: Invalid value: "10.3.0.2-10.3.0.1": the range ends before it starts`},
-		{"SpiderReservedIP", "four", `{ips: ["fd02::1"], ipVersion: 6}`, `spec.ips: Invalid value: "fd02::1": IPv4 cannot be changed to IPv6`},
+		{"SpiderReservedIP", "old", `{ips: ["fd02::1"]}`, `spec.ips: Invalid value: "fd02::1": IPv4 cannot be changed to IPv6`},
+		{"SpiderReservedIP", "four", `{ips: ["fd02::1"], ipVersion: 6}`, `spec.ipVersion: Invalid value: ipVersion cannot be changed: create another SpiderReservedIP`},
 		{"SpiderMultusConfig", "broken", `{customCNI: "{nonsense}"}`, `spec.customCNI`},
 		{"SpiderMultusConfig", "broken", `{cniType: macvlan, macvlan: {master: [a]}, chainCNIJsonData: ["{nonsense}"]}`, `spec.chainCNIJsonData[0]`},
 	} {
