@@ -28,8 +28,8 @@ demo-down: ## remove the cluster, its images and the docker daemon if the demo s
 
 # The parts of `make test`, in the order from cheap to dear, and what of them
 # leaves results. One that fails keeps no other from its turn.
-PARTS := verify kind-up unit sim model mutants crash e2e
-SUMMARY := verify unit tools sim model mutants crash e2e
+PARTS := verify kind-up unit sim model mutants crash counts e2e
+SUMMARY := verify unit tools sim model mutants crash bench e2e
 
 # What takes as long as it is given gets a minute here.
 test: export MINUTES ?= 1
@@ -85,10 +85,17 @@ crash: build $(BIN)/etcd $(BIN)/kube-apiserver ## break eight real agents and th
 	go build -o $(BIN)/crash ./e2e/crash
 	$(BIN)/crash -json $(RESULTS)/crash.json $(if $(MINUTES),-minutes $(MINUTES)) $(if $(SEED),-seed $(SEED))
 
-.PHONY: bench microbench
-bench: build $(BIN)/etcd $(BIN)/kube-apiserver $(if $(QUICK),,$(BIN)/whereabouts) ## what a pod start costs beside the alternatives, as root (PODS=1000 ROUNDS=5; QUICK=yes: counts only, judged)
+.PHONY: bench counts microbench
+bench: build $(BIN)/etcd $(BIN)/kube-apiserver $(if $(QUICK),,$(BIN)/whereabouts) ## what a pod start costs beside the alternatives, as root (PODS=1000 ROUNDS=5)
 	@go build -o $(BIN)/bench ./bench
-	$(BIN)/bench $(if $(QUICK),--quick) $(if $(PODS),--pods $(PODS)) $(if $(ROUNDS),--rounds $(ROUNDS)) $(if $(SYSTEMS),--systems $(SYSTEMS))
+	$(BIN)/bench $(if $(QUICK),--quick --json $(RESULTS)/bench.json) $(if $(PODS),--pods $(PODS)) $(if $(ROUNDS),--rounds $(ROUNDS)) $(if $(SYSTEMS),--systems $(SYSTEMS)) $(if $(SCENARIOS),--scenarios $(SCENARIOS))
+	$(if $(QUICK),exit 0)
+	go -C bench/plot build -o $(BIN)/bench-plot .
+	$(BIN)/bench-plot -dir $(BUILD)/bench
+	echo "==> figures and pictures are in build/bench"
+
+counts: ## requests, failures and leaks of a few pods, judged: the part of bench that is the same on any machine
+	@$(MAKE) --no-print-directory bench QUICK=yes
 
 microbench: ## the hot paths with their allocations, ten times, for benchstat (into build/bench/micro.txt)
 	@mkdir -p $(BUILD)/bench

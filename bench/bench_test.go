@@ -175,45 +175,13 @@ func TestWrongCommandLineTellsWhatToWrite(t *testing.T) {
 		{"--concurrency 0", "like 1,10,50"},
 		{"--systems calico", "there are holdfast, host-local"},
 		{"--scenarios all", "there are idle, plenty"},
+		{"--json x", "only a --quick run is judged"},
 		{"more", "there are only flags"},
 	} {
 		err := Main(t.Context(), append([]string{"bench"}, strings.Fields(c.args)...))
 		if err == nil || !strings.Contains(err.Error(), c.want) {
 			t.Errorf("%s: %v, want %q", c.args, err, c.want)
 		}
-	}
-}
-
-// TestQuickRunIsJudged gives the judge what must not be, one thing at a time.
-func TestQuickRunIsJudged(t *testing.T) {
-	right := func() *stage {
-		return &stage{System: holdfastName, Name: onItsNode, Pods: 2, Done: 2, Kept: 2, Audited: 1}
-	}
-	for _, c := range []struct {
-		spoil func(*stage)
-		want  string
-	}{
-		{func(*stage) {}, ""},
-		{func(s *stage) { s.Failed = 1 }, "1 calls of the plugin failed"},
-		{func(s *stage) { s.Done = 1 }, "1 of 2 pods"},
-		{func(s *stage) { s.Doubled = 1 }, "on two pods"},
-		{func(s *stage) { s.Left = 1 }, "hold an address"},
-		{func(s *stage) { s.Kept = 1 }, "kept their address"},
-		{func(s *stage) { s.Audited = 0 }, "nothing can be told"},
-		{func(s *stage) { s.Requests = []requests{{request{waited, "patch", "ipblocks"}, 1}} }, "1 changes"},
-		{func(s *stage) {
-			s.Name, s.Requests = "plenty"+deleted, []requests{{request{waited, "get", "ipblocks"}, 1}}
-		}, "1 requests while DEL waits"},
-	} {
-		s := right()
-		c.spoil(s)
-		err := (&report{Stages: []*stage{s}}).judge()
-		if c.want == "" && err != nil || c.want != "" && (err == nil || !strings.Contains(err.Error(), c.want)) {
-			t.Errorf("%+v is judged %v, want %q", s, err, c.want)
-		}
-	}
-	if (&report{}).judge() == nil {
-		t.Error("a run that measured nothing is right")
 	}
 }
 

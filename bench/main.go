@@ -28,8 +28,9 @@ type options struct {
 	// limit is for how long a stage begins ADDs.
 	limit time.Duration
 	quick bool
-	// bin has the programs, out gets the figures.
-	bin, out string
+	// bin has the programs, out gets the figures, json what came of judging
+	// them, if it is named.
+	bin, out, json string
 }
 
 func main() {
@@ -51,6 +52,9 @@ func Main(ctx context.Context, args []string) error {
 		Flags: flags(),
 		Action: func(c *cli.Context) error {
 			o, err := parse(c)
+			if errors.Is(err, errNotRoot) && o.json != "" {
+				return skip(o.json, err)
+			}
 			if err != nil {
 				return err
 			}
@@ -70,6 +74,7 @@ func flags() []cli.Flag {
 		&cli.DurationFlag{Name: "limit", Value: time.Minute, Usage: "`time` after which a stage begins no more ADDs"},
 		&cli.BoolFlag{Name: "quick", Usage: "count requests, failures and leaks of Holdfast with few pods, judge them, and tell no times"},
 		&cli.StringFlag{Name: "bin", Value: apitest.BinDir(), Usage: "`directory` of the programs"},
+		&cli.StringFlag{Name: "json", Usage: "`file` for what came of judging a quick run, as go test -json writes it"},
 		&cli.StringFlag{Name: "out", Value: filepath.Join(filepath.Dir(apitest.BinDir()), "bench"), Usage: "`directory` for the figures as JSON"},
 	}
 }
@@ -81,7 +86,7 @@ const quickPods = 40
 func parse(c *cli.Context) (options, error) {
 	o := options{
 		pods: c.Int("pods"), rounds: c.Int("rounds"), concurrency: c.IntSlice("concurrency"),
-		systems: strings.Split(c.String("systems"), ","), scenarios: strings.Split(c.String("scenarios"), ","), limit: c.Duration("limit"), quick: c.Bool("quick"),
+		systems: strings.Split(c.String("systems"), ","), scenarios: strings.Split(c.String("scenarios"), ","), limit: c.Duration("limit"), quick: c.Bool("quick"), json: c.String("json"),
 	}
 	var err error
 	if o.bin, err = filepath.Abs(c.String("bin")); err != nil { // programs start in directories of their own
@@ -110,6 +115,8 @@ func (o *options) validate(arguments int) error {
 		return fmt.Errorf("--rounds is %d: want at least 1, and 5 to tell a spread", o.rounds)
 	case o.limit <= 0:
 		return fmt.Errorf("--limit is %s: want more than 0, like 1m", o.limit)
+	case o.json != "" && !o.quick:
+		return errors.New("--json is what came of judging, and only a --quick run is judged: figures go to --out")
 	case len(o.concurrency) == 0 || slices.Min(o.concurrency) < 1 || slices.Max(o.concurrency) > maxPods:
 		return fmt.Errorf("--concurrency is %v: want numbers from 1 to %d, like 1,10,50", o.concurrency, maxPods)
 	}
@@ -126,10 +133,13 @@ func (o *options) validate(arguments int) error {
 	return o.ready()
 }
 
+// errNotRoot says that the run may not make what it needs.
+var errNotRoot = errors.New("sandboxes are network namespaces, which only root may make: run it with sudo")
+
 // ready returns what the machine lacks.
 func (o *options) ready() error {
 	if os.Geteuid() != 0 {
-		return errors.New("sandboxes are network namespaces, which only root may make: run it with sudo")
+		return errNotRoot
 	}
 	for _, name := range o.programs() {
 		if _, err := os.Stat(filepath.Join(o.bin, name)); err != nil {

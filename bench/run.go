@@ -12,6 +12,9 @@ import (
 
 // Run measures everything and prints the tables.
 func Run(ctx context.Context, o options) error {
+	if err := announce(o.json); err != nil {
+		return err
+	}
 	dir, err := os.MkdirTemp("", "bench") // short: a socket's path has at most 107 bytes
 	if err != nil {
 		return err

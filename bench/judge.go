@@ -1,0 +1,125 @@
+package main
+
+import (
+	"bytes"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"strings"
+)
+
+// wrongs returns what must not be in a stage of Holdfast, however slow the
+// machine is.
+func (s *stage) wrongs() []string {
+	var wrong []string
+	expect := func(ok bool, format string, args ...any) {
+		if !ok {
+			wrong = append(wrong, fmt.Sprintf(format, args...))
+		}
+	}
+	all := s.tally()
+	// Where there is no address but those that have just come free, one
+	// rests first, and a runtime's next try gets it.
+	expect(s.Failed == 0 || s.Name == asManyAsPods+rebuilt, "%d calls of the plugin failed: %v", s.Failed, s.Errors)
+	expect(s.Done == s.Pods, "%d of %d pods", s.Done, s.Pods)
+	expect(s.Doubled == 0, "%d addresses are on two pods", s.Doubled)
+	expect(s.Left == 0, "%d pods are gone and hold an address", s.Left)
+	expect(s.Audited > 0, "the API server saw no request: nothing can be told")
+	switch {
+	case strings.HasSuffix(s.Name, deleted):
+		expect(all.of(waited) == 0, "%d requests while DEL waits", all.of(waited))
+	case s.Name == onItsNode:
+		changes := all.changes(waited) + all.changes(ahead)
+		expect(changes == 0, "%d changes for pods that come back", changes)
+		expect(s.Kept == s.Pods, "%d of %d pods kept their address", s.Kept, s.Pods)
+	case s.Name == toTheNext:
+		expect(s.Kept == s.Pods, "%d of %d pods kept their address", s.Kept, s.Pods)
+	}
+	return wrong
+}
+
+// judge returns what must not be, and writes it to the file for it.
+func (r *report) judge() error {
+	var all []string
+	var told []testEvent
+	for _, s := range r.Stages {
+		wrong := s.wrongs()
+		told = append(told, verdict(s.Name, wrong)...)
+		for _, w := range wrong {
+			all = append(all, s.Name+": "+w)
+		}
+	}
+	if len(r.Stages) == 0 {
+		all = append(all, "nothing was measured")
+	}
+	told = append(told, verdict(whole, all)...)
+	err := tell(r.options.json, told)
+	if len(all) > 0 {
+		err = errors.Join(errors.New(strings.Join(all, "\n  ")), err)
+	}
+	return err
+}
+
+// suite is the name under which what is judged is counted among the tests,
+// whole that of the run as one of them.
+const (
+	suite = "bench"
+	whole = "run"
+)
+
+// testEvent is a line of `go test -json` (go doc test2json).
+type testEvent struct {
+	Action  string
+	Package string
+	Test    string
+	Output  string `json:",omitempty"`
+}
+
+// verdict is what came of one test.
+func verdict(test string, wrong []string) []testEvent {
+	events := []testEvent{{Action: "run", Package: suite, Test: test}}
+	for _, w := range wrong {
+		events = append(events, testEvent{Action: "output", Package: suite, Test: test, Output: w + "\n"})
+	}
+	action := "pass"
+	if len(wrong) > 0 {
+		action = "fail"
+	}
+	return append(events, testEvent{Action: action, Package: suite, Test: test})
+}
+
+// announce writes that the run has begun. If it stays like this, it has not
+// passed.
+func announce(file string) error {
+	return tell(file, []testEvent{{Action: "run", Package: suite, Test: whole}})
+}
+
+// skip writes that there was no run, and why.
+func skip(file string, reason error) error {
+	fmt.Fprintln(os.Stderr, "bench: skipped:", reason)
+	return tell(file, []testEvent{
+		{Action: "run", Package: suite, Test: whole},
+		{Action: "output", Package: suite, Test: whole, Output: reason.Error() + "\n"},
+		{Action: "skip", Package: suite, Test: whole},
+	})
+}
+
+// tell writes events to the file, if one is named.
+func tell(file string, events []testEvent) error {
+	if file == "" {
+		return nil
+	}
+	var lines bytes.Buffer
+	out := json.NewEncoder(&lines)
+	for _, e := range events {
+		if err := out.Encode(e); err != nil {
+			return err
+		}
+	}
+	if err := os.MkdirAll(filepath.Dir(file), 0o755); err != nil {
+		return err
+	}
+	return os.WriteFile(file, lines.Bytes(), 0o644)
+}

@@ -1,0 +1,77 @@
+package main
+
+import (
+	"encoding/xml"
+	"errors"
+	"io"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+)
+
+const figures = `{"Stages":[
+{"System":"holdfast","Name":"plenty","Concurrency":1,"Done":2,"Add":[1.5,2],"Requests":[{"Class":"background","Verb":"get","Resource":"spiderendpoints","Count":4}]},
+{"System":"holdfast","Name":"plenty","Concurrency":1,"Done":2,"Add":[1.5,0],"Requests":[{"Class":"background","Verb":"get","Resource":"spiderendpoints","Count":4}]},
+{"System":"whereabouts","Name":"plenty","Concurrency":1,"Done":2,"Add":[150,200],"Requests":[{"Class":"waited","Verb":"update","Resource":"leases","Count":6}]},
+{"System":"whereabouts","Name":"plenty, delete","Concurrency":1,"Done":2,"Add":null}
+]}`
+
+func TestPicturesAreDrawnOfWhatWasMeasured(t *testing.T) {
+	dir := t.TempDir()
+	if err := Run(dir); err == nil || !strings.Contains(err.Error(), "make bench") {
+		t.Errorf("without figures: %v", err)
+	}
+	if err := os.WriteFile(filepath.Join(dir, "bench.json"), []byte(figures), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if err := Run(dir); err != nil {
+		t.Fatal(err)
+	}
+	for _, name := range []string{"latency-plenty-1-at-a-time.svg", "requests.svg"} {
+		if text := words(t, filepath.Join(dir, name)); !strings.Contains(text, "whereabouts") || !strings.Contains(text, "holdfast") {
+			t.Errorf("%s tells %q, and neither system", name, text)
+		}
+	}
+	if all, err := filepath.Glob(filepath.Join(dir, "*.svg")); err != nil || len(all) != 2 {
+		t.Errorf("there are %v (%v), want two pictures", all, err)
+	}
+}
+
+// words returns the text of a picture, which must be well-formed.
+func words(t *testing.T, path string) string {
+	t.Helper()
+	file, err := os.Open(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer file.Close()
+	var text strings.Builder
+	for decoder := xml.NewDecoder(file); ; {
+		token, err := decoder.Token()
+		if errors.Is(err, io.EOF) {
+			return text.String()
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
+		if data, ok := token.(xml.CharData); ok {
+			text.Write(data)
+		}
+	}
+}
+
+func TestRequestsAreForAPodOverAllRounds(t *testing.T) {
+	r := report{Stages: []stage{
+		{System: "a", Name: "plenty", Done: 1, Add: []float64{1}},
+		{System: "a", Name: "plenty", Done: 3, Add: []float64{1, 2, 3}},
+	}}
+	r.Stages[1].Requests = append(r.Stages[1].Requests, struct {
+		Class, Verb, Resource string
+		Count                 int
+	}{"waited", "get", "x", 8})
+	g := r.groups()
+	if len(g) != 1 || len(g[0].systems) != 1 || len(g[0].systems[0].add) != 4 || g[0].systems[0].requests["waited"] != 2 {
+		t.Errorf("joined to %+v, want four ADDs with two requests each", g)
+	}
+}
