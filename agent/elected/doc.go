@@ -6,7 +6,8 @@
 //   - fencer.go ends the leases of nodes that are gone (fence.go is what prompts
 //     it);
 //   - poolstatus.go keeps the status of pools (tally.go counts, poolrules.go
-//     shows which rules they break and lets a deleted one go);
+//     shows which rules they break and lets a deleted one go), and complete.go
+//     fills in what the webhook would have filled in;
 //   - certificate.go keeps the certificate of the webhook;
 //   - multus.go renders SpiderMultusConfig into NetworkAttachmentDefinition
 //     (nad.go is the text);
