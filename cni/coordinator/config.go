@@ -147,7 +147,7 @@ type settings struct {
 	byPod    bool
 	// interfaces are all that the pod gets, nil if that is not known.
 	interfaces []string
-	macPrefix []byte
+	macPrefix  []byte
 	// hijack are the networks that the pod reaches through its node, and found
 	// those of the cluster's pods that the agent found out about. The latter
 	// may be on the link.
