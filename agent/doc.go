@@ -8,6 +8,7 @@
 //   - pods.go, pools.go, node.go, blocks.go: what the agent watches, and what
 //     follows from it; an agent watches its own pods, its own Node and the
 //     blocks it leases in, never all of a kind that grows with the cluster;
+//   - coordination.go: what the coordinator plugin is told;
 //   - upkeep.go: what no pod waits for; endpoints.go: the records for people;
 //   - selection: which pools a pod may use, as a pure function;
 //   - cluster, journal: the two things the protocol stands on, for real;

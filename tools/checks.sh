@@ -122,7 +122,7 @@ check_chart() {
   expect 'another socket' '"ipam_unix_socket_path": "/run/x.sock"' 1 --set cni.install=true,multus.multusCNI.install=false,global.ipamUNIXSocketHostPath=/run/x.sock
   expect 'a SpiderCoordinator' '^kind: SpiderCoordinator' 1
   expect 'no SpiderCoordinator' '^kind: SpiderCoordinator' 0 --set coordinator.enabled=false
-  expect 'no SpiderCoordinator in values from before there was one' '^kind: SpiderCoordinator' 0 --set coordinator=null
+  expect 'values from before there was a SpiderCoordinator' '^  (mode: auto|podCIDRType: auto|tunePodRoutes: true|  - 169.254.0.0/16|vethMTU: 1500)' 5 --set coordinator=null
   expect 'what the coordinator is told' '^  (mode: overlay|vethLinkAddress: "169.254.100.1"|  - fd00::/8|  - dst: 10.7.0.0/16)' 4 --set coordinator.mode=overlay,coordinator.vethLinkAddress=169.254.100.1,coordinator.hijackCIDR[0]=fd00::/8,coordinator.policyRoutes[0].dst=10.7.0.0/16,coordinator.policyRoutes[0].gw=10.6.0.2
   expect "Cilium's ConfigMap elsewhere" 'ciliumConfigMap: cilium/conf|kube-flannel-cfg, conf' 2 --set global.ciliumConfigMap=cilium/conf
   expect 'StatefulSets as stateless' 'enableStatefulSet: false' 1 --set ipam.enableStatefulSet=false
