@@ -139,7 +139,10 @@ func (c *campus) reachAll(t *testing.T, p *pod, lead, interfaces int) {
 		far := c.farAddrs[f].Addr()
 		service, node := netip.AddrPortFrom(virtual(c.farAddrs[f]), port), on(c.lans[0].at(11)[f].Addr())
 		if interfaces == len(c.lans) {
+			nodePort := netip.AddrPortFrom(node.Addr(), 30080)
 			c.node.service(t, service, on(far), true)
+			c.node.service(t, nodePort, on(c.lans[0].at(101)[f].Addr()), false)
+			reaches(t, "the world to a NodePort", c.far, netip.Addr{}, nodePort, far)
 		}
 		reaches(t, "pod to the world", p.Namespace, netip.Addr{}, on(far), c.lans[lead].at(101)[f].Addr())
 		for i, lan := range c.lans[:interfaces] {
@@ -237,6 +240,28 @@ func TestAnInterfaceWithoutARouter(t *testing.T) {
 		t.Errorf("printed %+v, want what net1 lacks", printed)
 	}
 	mustBe(t, p.Namespace, before)
+}
+
+// An interface without addresses (disableIPAM) has nothing to be coordinated,
+// and gets what needs none.
+func TestAnInterfaceWithoutAddresses(t *testing.T) {
+	t.Parallel()
+	campus := newCampus(t, services)
+	p := campus.pod(t, "a0", "")
+	before := state(t, campus.node.Namespace)
+	p.attach(t, "net1", "eth1", nic{})
+	p.add(t, "net1", `,"txQueueLen":55,"podMACPrefix":"0a:1b"`)
+	p.check(t, "net1", `,"txQueueLen":55,"podMACPrefix":"0a:1b"`)
+	if said := p.Run(t, "ip", "link", "show", "net1"); !strings.Contains(said, "qlen 55") {
+		t.Errorf("net1 is %s, want a queue of 55", said)
+	}
+	mustBe(t, campus.node.Namespace, before)
+	bare := campus.node.pod(t, "a1")
+	bare.attach(t, "eth0", "eth0", nic{})
+	bare.add(t, "eth0", "")
+	bare.check(t, "eth0", "")
+	mustSucceed(t, bare.run(t, "DEL", "eth0", ""))
+	mustBe(t, campus.node.Namespace, before)
 }
 
 // A DEL of one interface leaves the others as they were.
