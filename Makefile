@@ -86,9 +86,9 @@ crash: build $(BIN)/etcd $(BIN)/kube-apiserver ## break eight real agents and th
 	$(BIN)/crash -json $(RESULTS)/crash.json $(if $(MINUTES),-minutes $(MINUTES)) $(if $(SEED),-seed $(SEED))
 
 .PHONY: bench counts microbench
-bench: build $(BIN)/etcd $(BIN)/kube-apiserver $(if $(QUICK),,$(BIN)/whereabouts) ## what a pod start costs beside the alternatives, as root (PODS=1000 ROUNDS=5)
+bench: build $(BIN)/etcd $(BIN)/kube-apiserver $(if $(QUICK),,$(BIN)/whereabouts) ## what a pod start costs beside the alternatives, as root (PODS=1000 ROUNDS=5 LIMIT=1m)
 	@go build -o $(BIN)/bench ./bench
-	$(BIN)/bench $(if $(QUICK),--quick --json $(RESULTS)/bench.json) $(if $(PODS),--pods $(PODS)) $(if $(ROUNDS),--rounds $(ROUNDS)) $(if $(SYSTEMS),--systems $(SYSTEMS)) $(if $(SCENARIOS),--scenarios $(SCENARIOS))
+	$(BIN)/bench $(if $(QUICK),--quick --json $(RESULTS)/bench.json) $(if $(PODS),--pods $(PODS)) $(if $(ROUNDS),--rounds $(ROUNDS)) $(if $(SYSTEMS),--systems $(SYSTEMS)) $(if $(SCENARIOS),--scenarios $(SCENARIOS)) $(if $(LIMIT),--limit $(LIMIT))
 	$(if $(QUICK),exit 0)
 	go -C bench/plot build -o $(BIN)/bench-plot .
 	$(BIN)/bench-plot -dir $(BUILD)/bench

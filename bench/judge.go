@@ -30,6 +30,8 @@ func (s *stage) wrongs() []string {
 	switch {
 	case strings.HasSuffix(s.Name, deleted):
 		expect(all.of(waited) == 0, "%d requests while DEL waits", all.of(waited))
+	case strings.HasSuffix(s.Name, again):
+		expect(all.of(waited) == 0, "%d requests while ADD waits on a node with leases", all.of(waited))
 	case s.Name == onItsNode:
 		changes := all.changes(waited) + all.changes(ahead)
 		expect(changes == 0, "%d changes for pods that come back", changes)

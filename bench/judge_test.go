@@ -27,6 +27,9 @@ func TestQuickRunIsJudged(t *testing.T) {
 		{func(s *stage) { s.Requests = []requests{{request{waited, "patch", "ipblocks"}, 1}} }, "1 changes"},
 		{func(s *stage) { s.Name, s.Failed = asManyAsPods+rebuilt, 1 }, ""},
 		{func(s *stage) {
+			s.Name, s.Requests = "plenty"+again, []requests{{request{waited, "create", "ipblocks"}, 1}}
+		}, "1 requests while ADD waits"},
+		{func(s *stage) {
 			s.Name, s.Requests = "plenty"+deleted, []requests{{request{waited, "get", "ipblocks"}, 1}}
 		}, "1 requests while DEL waits"},
 	} {

@@ -68,6 +68,11 @@ func programsOf(name string) []string {
 // objects and are all on the first node.
 func onOneNode(name string) bool { return name == hostLocalName }
 
+// warms reports whether the system's nodes have something from earlier pods
+// that serves the next ones, or are the measure for those that do. To the
+// others a second start is as the first.
+func warms(name string) bool { return name == holdfastName || name == hostLocalName }
+
 // call is what a runtime executes, apart from what the CNI specification says
 // of every plugin.
 type call struct {

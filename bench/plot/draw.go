@@ -7,19 +7,21 @@ import (
 
 	"gonum.org/v1/plot"
 	"gonum.org/v1/plot/plotter"
-	"gonum.org/v1/plot/plotutil"
 	"gonum.org/v1/plot/vg"
 )
 
 // palette gives each system one colour in all pictures, whichever others are
 // there.
-func palette(name string) color.Color {
-	for i, known := range []string{"holdfast", "whereabouts", "host-local", "whereabouts-slices"} {
-		if name == known {
-			return plotutil.Color(i)
-		}
+func palette(name string) color.NRGBA {
+	switch name {
+	case "holdfast":
+		return color.NRGBA{R: 0x1f, G: 0x6f, B: 0xb4, A: 0xff}
+	case "host-local":
+		return color.NRGBA{R: 0x6b, G: 0x6b, B: 0x6b, A: 0xff}
+	case "whereabouts":
+		return color.NRGBA{R: 0xd9, G: 0x5f, B: 0x02, A: 0xff}
 	}
-	return color.Black
+	return color.NRGBA{R: 0xe6, G: 0xab, B: 0x02, A: 0xff}
 }
 
 // drawLatency draws which share of the ADDs was answered within which time, on
@@ -75,6 +77,8 @@ func drawRequests(groups []group, path string) error {
 		}
 	}
 	p.NominalX(titles...)
+	p.X.Max += 0.5
+	p.Y.Max *= 1.3 // room for the legend
 	p.X.Tick.Label.Rotation = 0.6
 	p.X.Tick.Label.XAlign, p.X.Tick.Label.YAlign = -1, -0.5
 	return p.Save(max(16*vg.Centimeter, vg.Length(len(groups))*2.4*vg.Centimeter), 14*vg.Centimeter, path)
@@ -82,7 +86,6 @@ func drawRequests(groups []group, path string) error {
 
 // stack draws the bar of a system and returns its lowest part.
 func stack(p *plot.Plot, s system, at float64, width, offset vg.Length) (bottom *plotter.BarChart, err error) {
-	r, g, b, _ := palette(s.name).RGBA()
 	var below *plotter.BarChart
 	for i, class := range []string{"waited", "ahead", "background"} {
 		bar, err := plotter.NewBarChart(plotter.Values{s.requests[class]}, width)
@@ -90,7 +93,9 @@ func stack(p *plot.Plot, s system, at float64, width, offset vg.Length) (bottom 
 			return nil, err
 		}
 		bar.XMin, bar.Offset, bar.LineStyle.Width = at, offset, 0
-		bar.Color = color.NRGBA{uint8(r >> 8), uint8(g >> 8), uint8(b >> 8), []uint8{255, 150, 70}[i]}
+		shade := palette(s.name)
+		shade.A = []uint8{255, 150, 70}[i]
+		bar.Color = shade
 		if below != nil {
 			bar.StackOn(below)
 		} else {
