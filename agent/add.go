@@ -110,8 +110,8 @@ func withReasons(err error, chosen selection.Selection) error {
 		return err
 	}
 	others := ""
-	for _, r := range chosen.Refused {
-		others += "; pool " + r.Pool + " " + r.Reason
+	if len(chosen.Refused) > 0 {
+		others = "; " + selection.Reasons(chosen.Refused)
 	}
 	return fmt.Errorf("%w%s; all are named by %s: add addresses to spec.ips of a pool, name another pool, or wait until a pod gives one back",
 		err, others, chosen.From)

@@ -48,18 +48,24 @@ const told = 50
 func (e *RefusedError) Error() string {
 	var b strings.Builder
 	fmt.Fprintf(&b, "no IPv%d pool fits, of those named by %s", e.Version, e.From)
-	for i, r := range e.Refused[:min(len(e.Refused), told)] {
-		sep := "; "
-		if i == 0 {
-			sep = ": "
-		}
-		b.WriteString(sep + "pool " + r.Pool + " " + r.Reason)
-	}
-	if more := len(e.Refused) - told; more > 0 {
-		fmt.Fprintf(&b, "; and %d more pools", more)
+	if len(e.Refused) > 0 {
+		b.WriteString(": " + Reasons(e.Refused))
 	}
 	b.WriteString(": correct what is in the way, or name a pool that fits")
 	return b.String()
+}
+
+// Reasons tells of each refusal, "pool a is disabled; pool b ...", up to a
+// number that people read.
+func Reasons(refused []Refusal) string {
+	var each []string
+	for _, r := range refused[:min(len(refused), told)] {
+		each = append(each, "pool "+r.Pool+" "+r.Reason)
+	}
+	if more := len(refused) - told; more > 0 {
+		each = append(each, fmt.Sprintf("and %d more pools", more))
+	}
+	return strings.Join(each, "; ")
 }
 
 // longestName is that of an object of Kubernetes (RFC 1123).
