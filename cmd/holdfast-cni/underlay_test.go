@@ -336,3 +336,29 @@ func TestOffIsOff(t *testing.T) {
 		})
 	}
 }
+
+// A node whose address changes goes on to reach its pods, and to lead them to
+// services.
+func TestPodsOutliveAChangeOfTheirNodesAddress(t *testing.T) {
+	t.Parallel()
+	eachFamily(t, func(t *testing.T, networks nets) {
+		lan := nettest.NewSwitch(t)
+		here := newMachine(t, lan, services, networks.at(11)...)
+		other, _ := lan.Host(t, networks.at(50)...)
+		serve(t, other, networks.at(50)...)
+		p := here.pod(t, "e7")
+		p.underlay(t, networks, 101)
+		p.add(t, "eth0", "")
+		serve(t, p.Namespace, networks.at(101)...)
+		for i := range networks {
+			here.Run(t, "ip", "addr", "del", networks.at(11)[i].String(), "dev", "eth0")
+		}
+		here.Up(t, "eth0", networks.at(12)...)
+		for i, network := range networks {
+			service := netip.AddrPortFrom(virtual(network), 81)
+			here.service(t, service, on(networks.at(50)[i].Addr()), false)
+			reaches(t, "the node to its pod", here.Namespace, netip.Addr{}, on(networks.at(101)[i].Addr()), networks.at(12)[i].Addr())
+			reaches(t, "pod to service", p.Namespace, netip.Addr{}, service, networks.at(12)[i].Addr())
+		}
+	})
+}
