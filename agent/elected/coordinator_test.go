@@ -288,6 +288,8 @@ func foundNetworks(t *testing.T, s *surveyed) {
 		{"AutoIsBoth", "auto", with(cilium(`{ipam: cluster-pool, cluster-pool-ipv4-cidr: 10.2.0.0/16}`), calicoPools, calico(`{cidr: 10.1.0.0/16}`)...), s.synced("10.1.0.0/16", "10.2.0.0/16")},
 		{"AutoIsTheCluster", "auto", map[string][]string{systemConfigMaps: {kubeadm}, calicoPools: calico(`{cidr: 10.9.0.0/24, allowedUses: [Tunnel]}`)}, s.synced(both...)},
 		{"AutoIsFlannel", "auto", map[string][]string{systemConfigMaps: {`{apiVersion: v1, kind: ConfigMap, metadata: {name: kube-flannel-cfg}, data: {net-conf.json: '{"Network":"10.6.0.0/16","EnableIPv6":true,"IPv6Network":"fd06::/56"}'}}`}}, s.synced("10.6.0.0/16", "fd06::/56")},
+		{"AutoDoesNotPassOverWhatNodesHave", "auto", map[string][]string{"/api/v1/nodes": {`{apiVersion: v1, kind: Node, metadata: {name: k3s}, spec: {podCIDR: 10.42.1.0/24, podCIDRs: [10.42.1.0/24]}}`}}, notReady("(k3s has 10.42.1.0/24), and nothing tells those of the whole cluster: set spec.podCIDRType to none")},
+		{"NodesWithoutNetworksHaveNone", "auto", map[string][]string{"/api/v1/nodes": {`{apiVersion: v1, kind: Node, metadata: {name: bare}}`}}, s.synced()},
 		{"NoneIsNone", "none", map[string][]string{systemConfigMaps: {kubeadm}}, s.synced()},
 	})
 }

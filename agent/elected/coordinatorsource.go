@@ -264,6 +264,19 @@ func (s sources) flannel() source {
 	}}
 }
 
+// nodes tells no network, but that there are some which nothing else tells: those
+// that nodes divide among themselves, as with k3s. One node is as good as all.
+func (s sources) nodes() source {
+	return source{"Nodes", func(ctx context.Context) ([]netip.Prefix, error) {
+		list, err := s.kube.CoreV1().Nodes().List(ctx, metav1.ListOptions{Limit: 1})
+		if err != nil || len(list.Items) == 0 || list.Items[0].Spec.PodCIDR == "" {
+			return nil, err
+		}
+		node := list.Items[0]
+		return nil, unfound("nodes have networks for pods (%s has %s), and nothing tells those of the whole cluster: set spec.podCIDRType to none and name them in spec.hijackCIDR", node.Name, node.Spec.PodCIDR)
+	}}
+}
+
 // configMap returns the data of a ConfigMap, namespace/name, nil where there is
 // none.
 func (s sources) configMap(ctx context.Context, name string) (map[string]string, error) {

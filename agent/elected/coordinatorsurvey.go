@@ -122,8 +122,8 @@ func (s *survey) cilium(ctx context.Context) ([]netip.Prefix, error) {
 
 // auto returns the networks of Calico and of Cilium, if they are there: what is
 // left of one of them does no harm beside the other. Else the cluster's own
-// settings tell, or flannel's; and where nobody says anything, pods have no
-// network but that of their pools.
+// settings tell, or flannel's; and where nobody says anything, nor nodes have a
+// share of something, pods have no network but those of their pools.
 //
 // Which network plugin a node runs lies in files of the node. The elected agent
 // has only its own node's, so it goes by what the plugins leave in the API.
@@ -139,7 +139,7 @@ func (s *survey) auto(ctx context.Context) ([]netip.Prefix, error) {
 	if found := distinct(slices.Concat(calico, cilium)); len(found) > 0 {
 		return found, nil
 	}
-	return s.first(ctx, s.sources.kubeadm(ofPods), s.sources.controllerManager(ofPods), s.sources.flannel())
+	return s.first(ctx, s.sources.kubeadm(ofPods), s.sources.controllerManager(ofPods), s.sources.flannel(), s.sources.nodes())
 }
 
 // distinct returns each network once, in the order of their sources.
