@@ -28,7 +28,6 @@ func TestWhatCannotBeIsRefusedAndChangesNothing(t *testing.T) {
 		{"the pair for the default route", "net1", `,"podDefaultRouteNic":"veth0"`, agent, "veth0 is to have the pod's default route, and cannot", "eth0"},
 		{"the pod's word on no interface", "eth0", ``, `{"mode":"auto","defaultRouteInterface":"net7","interfaces":["eth0"]}`, `default-route-nic is "net7", and the pod gets no such interface`, "eth0"},
 		{"the network's word on no interface", "eth0", `,"podDefaultRouteNic":"net7"`, `{"mode":"auto","interfaces":["eth0","data"]}`, `podDefaultRouteNic is "net7", and the pod gets no such interface`, "eth0, data"},
-		{"the cluster's word on no interface", "eth0", ``, `{"mode":"auto","podDefaultRouteNIC":"net7","interfaces":["eth0","data"]}`, `podDefaultRouteNic is "net7", and the pod gets no such interface`, "eth0, data"},
 		{"table main", "eth0", `,"hostRuleTable":254`, agent, "hostRuleTable is 254", "like 500"},
 		{"table 0", "eth0", `,"hostRuleTable":0`, agent, "hostRuleTable is 0", "like 500"},
 		{"table of the cluster", "eth0", ``, `{"mode":"auto","hostRuleTable":4294967296}`, "hostRuleTable is 4294967296", "like 500"},

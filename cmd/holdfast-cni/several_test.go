@@ -105,6 +105,7 @@ func TestEachInterfaceAnswersForItself(t *testing.T) {
 		{"the third has it, by the cluster", `,"podDefaultRouteNIC":"net2"`, "", 2},
 		{"the third has it, by the pod", `,"defaultRouteInterface":"net2"`, `,"podDefaultRouteNic":"net1"`, 2},
 		{"one that is not known of", "", `,"podDefaultRouteNic":"net7"`, 0},
+		{"one that others of the cluster have", `,"podDefaultRouteNIC":"data","interfaces":["eth0","net1","net2"]`, "", 0},
 		{"one that others of the network have", `,"interfaces":["eth0"]`, `,"podDefaultRouteNic":"net7"`, 0},
 	} {
 		t.Run(c.name, func(t *testing.T) {

@@ -142,9 +142,10 @@ type settings struct {
 	tune     bool
 	firstNIC string
 	// routeNIC is to have the default route; empty means that nobody says. It
-	// is the pod's own word if byPod is set.
-	routeNIC string
-	byPod    bool
+	// is the pod's own word if byPod is set, or its network's if byNetwork is,
+	// and else the cluster's for all its pods.
+	routeNIC         string
+	byPod, byNetwork bool
 	// interfaces are all that the pod gets, nil if that is not known.
 	interfaces []string
 	macPrefix  []byte
@@ -175,7 +176,7 @@ func (c *config) settings(cluster *cni.Coordination) (*settings, error) {
 		tune:     *orElse(orElse(c.TunePodRoutes, cluster.TunePodRoutes), new(true)),
 		firstNIC: c.PodDefaultCniNIC,
 		routeNIC: orElse(cluster.DefaultRouteInterface, orElse(c.PodDefaultRouteNIC, cluster.PodDefaultRouteNIC)),
-		byPod:    cluster.DefaultRouteInterface != "", interfaces: cluster.Interfaces,
+		byPod:    cluster.DefaultRouteInterface != "", byNetwork: c.PodDefaultRouteNIC != "", interfaces: cluster.Interfaces,
 	}
 	if s.routeNIC == podVeth || s.routeNIC == "lo" {
 		return nil, wrong(fmt.Sprintf("%s is to have the pod's default route, and cannot", s.routeNIC),

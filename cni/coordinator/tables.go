@@ -46,8 +46,8 @@ func (p *planner) planTables(f family) ([]int, error) {
 }
 
 // checkRouteNIC refuses an interface for the default route that the pod never
-// gets. A pod of one interface may have it named by its network or cluster,
-// which others have too.
+// gets. The cluster's word is for all pods, those without it too, and so is a
+// network's for those of one interface.
 func (p *planner) checkRouteNIC() error {
 	name := p.routeNIC
 	switch {
@@ -56,11 +56,11 @@ func (p *planner) checkRouteNIC() error {
 	case p.byPod:
 		return wrong(fmt.Sprintf("the pod's annotation %s is %q, and the pod gets no such interface", routeAnnotation, name),
 			"name one of "+strings.Join(p.interfaces, ", "))
-	case len(p.interfaces) < 2:
+	case !p.byNetwork || len(p.interfaces) < 2:
 		return nil
 	}
 	return wrong(fmt.Sprintf("podDefaultRouteNic is %q, and the pod gets no such interface", name),
-		fmt.Sprintf("name one of %s, in the network, the SpiderCoordinator or the pod's annotation %s", strings.Join(p.interfaces, ", "), routeAnnotation))
+		fmt.Sprintf("name one of %s, in the network or in the pod's annotation %s", strings.Join(p.interfaces, ", "), routeAnnotation))
 }
 
 // owner returns the interface that is to have the main table's default route:
