@@ -3,9 +3,11 @@ package main
 import (
 	"bytes"
 	"context"
+	"errors"
 	"fmt"
 	"net/netip"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"strings"
 	"testing"
@@ -192,7 +194,7 @@ func TestTableHasEachFigureInItsPlace(t *testing.T) {
 		{Round: 1, System: hostLocalName, Name: "plenty", Concurrency: 1, Pods: 10, Done: 10, Seconds: 1, Add: []float64{2, 4, 6}},
 		{Round: 1, System: holdfastName, Name: "plenty", Concurrency: 1, Pods: 10, Done: 10, Seconds: 2, Add: []float64{1, 3, 9}, Audited: 20,
 			Requests: []requests{{request{waited, "patch", "ipblocks"}, 5}, {request{background, "get", "spiderendpoints"}, 10}},
-			CPU:      map[string]float64{beside: 0.05}, PeakKiB: 32 << 10},
+			CPU:      map[string]float64{beside: 0.05}, Memory: memory{Peak: 32 << 10, Own: 8 << 10}},
 	}
 	var out bytes.Buffer
 	if err := r.print(&out); err != nil {
@@ -205,12 +207,37 @@ func TestTableHasEachFigureInItsPlace(t *testing.T) {
 	for _, want := range []string{
 		"plenty, 1 at a time holdfast 3.0 9.0 9.0 5.0 10 10 0 0 0",
 		"host-local 4.0 6.0 6.0 10.0 10 10 0 0 0",
-		"plenty, 1 at a time holdfast 0.00+0.50 0.00+0.00 1.00+0.00 2.00 0.0 5.0 0.0 0.0 32.0",
+		"plenty, 1 at a time holdfast 0.00+0.50 0.00+0.00 1.00+0.00 2.00 0.0 5.0 0.0 0.0 32.0 8.0",
 		"holdfast: waited patch ipblocks 0.50; background get spiderendpoints 1.00",
 		"plenty, 1 at a time host-local 0.75 (0.75 to 0.75) 1.50 (1.50 to 1.50) 0.50 (0.50 to 0.50)",
 	} {
 		if !lines[want] {
 			t.Errorf("no line %q in\n%s", want, &out)
 		}
+	}
+}
+
+func TestSandboxIsANetworkNamespaceOfItsOwnForOthers(t *testing.T) {
+	all, err := newSandboxes(2)
+	if errors.Is(err, os.ErrPermission) {
+		t.Skip("only root may make network namespaces")
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	seen := map[string]string{}
+	for _, path := range []string{"/proc/self/ns/net", all[0].path(), all[1].path()} {
+		out, err := exec.CommandContext(t.Context(), "readlink", path).Output()
+		name := strings.TrimSpace(string(out))
+		if err != nil || !strings.HasPrefix(name, "net:[") {
+			t.Errorf("%s is %q for another process (%v), and no network namespace", path, name, err)
+		}
+		if other := seen[name]; other != "" {
+			t.Errorf("%s and %s are one", path, other)
+		}
+		seen[name] = path
+	}
+	if err := removeSandboxes(all); err != nil {
+		t.Error(err)
 	}
 }

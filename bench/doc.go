@@ -18,5 +18,6 @@
 // What is not measured: the main plugin (no interface is made), kubelet and
 // runtime, image pulls, and Kubernetes' garbage collector, which in a cluster
 // deletes one SpiderEndpoint for each stateless pod that is gone. Every node is
-// on this machine, so all systems share its cores with the API server.
+// on this machine, so all systems share its cores with the API server; etcd has
+// a file system in memory instead of a disk of its own.
 package main

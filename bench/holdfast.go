@@ -7,7 +7,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"net"
+	"math/rand/v2"
 	"net/http"
 	"os"
 	"path/filepath"
@@ -43,8 +43,10 @@ func (h *holdfast) open(ctx context.Context, l *lab) error {
 	if err := os.Symlink(l.program("holdfast-cni"), h.plug); err != nil {
 		return err
 	}
+	// Addresses of the loopback network from which nobody calls out, so that
+	// no connection takes the port.
 	for i := range nodeCount {
-		if err := h.start(nodeName(i)); err != nil {
+		if err := h.start(nodeName(i), fmt.Sprintf("127.%d.%d.%d:5710", 1+rand.IntN(250), rand.IntN(250), 1+i)); err != nil {
 			return err
 		}
 	}
@@ -57,7 +59,7 @@ func (h *holdfast) open(ctx context.Context, l *lab) error {
 }
 
 // start starts the agent of a node, which is a user of its own.
-func (h *holdfast) start(node string) error {
+func (h *holdfast) start(node, address string) error {
 	dir := filepath.Join(h.lab.dir, node)
 	if err := os.Mkdir(dir, 0o700); err != nil {
 		return err
@@ -66,10 +68,7 @@ func (h *holdfast) start(node string) error {
 	if err != nil {
 		return err
 	}
-	a := &agent{socket: filepath.Join(dir, "s")}
-	if a.http, err = freeAddress(); err != nil {
-		return err
-	}
+	a := &agent{socket: filepath.Join(dir, "s"), http: address}
 	a.process, err = apitest.Run(dir, h.lab.program("holdfast"), "agent",
 		"--node-name="+node, "--namespace="+systemNamespace, "--pod-name=agent-"+node,
 		"--socket="+a.socket, "--journal="+filepath.Join(dir, "journal.db"),
@@ -79,15 +78,6 @@ func (h *holdfast) start(node string) error {
 	}
 	h.agents = append(h.agents, a)
 	return nil
-}
-
-// freeAddress returns one of the loopback interface that was free just now.
-func freeAddress() (string, error) {
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		return "", err
-	}
-	return l.Addr().String(), l.Close()
 }
 
 func (a *agent) ready(ctx context.Context) error {

@@ -39,7 +39,7 @@ const (
 // and a cluster without kubelets, if the system knows clusters.
 type lab struct {
 	bin, dir  string
-	sandboxes []string
+	sandboxes []sandbox
 	// mounted is set while there is a file system at memory.
 	mounted bool
 	// server, kube, kinds and audit are nil without a cluster.
@@ -55,7 +55,7 @@ func newLab(ctx context.Context, o *options, dir string, sandboxes int, clustere
 	l := &lab{bin: o.bin, dir: dir}
 	err := os.MkdirAll(l.memory(), 0o700)
 	if err == nil {
-		l.sandboxes, err = newSandboxes(dir, sandboxes)
+		l.sandboxes, err = newSandboxes(sandboxes)
 	}
 	if err == nil && clustered {
 		// An API server's disk is not the nodes': what etcd and the audit log

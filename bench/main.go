@@ -36,8 +36,7 @@ type options struct {
 func main() {
 	klog.SetSlogLogger(slog.New(slog.DiscardHandler)) // only what was measured is news
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM, syscall.SIGHUP)
-	defer stop()
-	context.AfterFunc(ctx, stop) // a second signal ends it at once
+	defer stop() // not before: what was started and mounted is taken away first
 	if err := Main(ctx, os.Args); err != nil {
 		fmt.Fprintln(os.Stderr, "bench:", err)
 		os.Exit(1)

@@ -34,21 +34,31 @@ func cpuSeconds(pids []int) (float64, error) {
 	return float64(total) / ticks, nil
 }
 
-// peakMemory returns the most memory that any one of the processes ever had
-// resident, in KiB (VmHWM in /proc/PID/status).
-func peakMemory(pids []int) (int, error) {
-	most := 0
+// memory is what a process has resident, in KiB.
+type memory struct {
+	// Peak is the most it ever had (VmHWM in /proc/PID/status), the pages of
+	// its program's file included, which it shares with others.
+	Peak int
+	// Own is what it has now apart from files (RssAnon).
+	Own int
+}
+
+// memoryOf returns the most of each of any of the processes.
+func memoryOf(pids []int) (memory, error) {
+	var most memory
 	for _, pid := range pids {
 		status, err := os.ReadFile(fmt.Sprintf("/proc/%d/status", pid))
 		if err != nil {
-			return 0, err
+			return most, err
 		}
-		_, rest, ok := strings.Cut(string(status), "VmHWM:")
-		var kib int
-		if _, err := fmt.Sscan(rest, &kib); err != nil || !ok {
-			return 0, fmt.Errorf("/proc/%d/status tells no VmHWM: %w", pid, err)
+		for key, to := range map[string]*int{"VmHWM:": &most.Peak, "RssAnon:": &most.Own} {
+			_, rest, _ := strings.Cut(string(status), key)
+			var kib int
+			if _, err := fmt.Sscan(rest, &kib); err != nil {
+				return most, fmt.Errorf("/proc/%d/status tells no %s %w", pid, key, err)
+			}
+			*to = max(*to, kib)
 		}
-		most = max(most, kib)
 	}
 	return most, nil
 }

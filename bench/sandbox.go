@@ -1,56 +1,54 @@
 package main
 
 import (
+	"errors"
 	"fmt"
 	"os"
-	"path/filepath"
 	"runtime"
 
 	"golang.org/x/sys/unix"
 )
 
-// newSandboxes makes network namespaces, each held by a file in dir.
-func newSandboxes(dir string, n int) ([]string, error) {
-	var paths []string
-	for i := range n {
-		path := filepath.Join(dir, fmt.Sprintf("netns-%d", i))
-		if err := newSandbox(path); err != nil {
-			return paths, fmt.Errorf("make a network namespace: %w", err)
+// sandbox is a network namespace, which is there while its file is open: it
+// ends with this process, however that ends.
+type sandbox struct{ file *os.File }
+
+// path is where other processes find the namespace (CNI_NETNS).
+func (s sandbox) path() string { return fmt.Sprintf("/proc/%d/fd/%d", os.Getpid(), s.file.Fd()) }
+
+// newSandboxes makes network namespaces.
+func newSandboxes(n int) ([]sandbox, error) {
+	var all []sandbox
+	for range n {
+		s, err := newSandbox()
+		if err != nil {
+			return all, fmt.Errorf("make a network namespace: %w", err)
 		}
-		paths = append(paths, path)
+		all = append(all, s)
 	}
-	return paths, nil
+	return all, nil
 }
 
-// newSandbox binds a new network namespace to a file.
-func newSandbox(path string) error {
-	file, err := os.Create(path)
-	if err != nil {
-		return err
-	}
-	if err := file.Close(); err != nil {
-		return err
-	}
-	made := make(chan error)
+func newSandbox() (s sandbox, err error) {
+	made := make(chan struct{})
 	go func() {
+		defer close(made)
 		// The thread stays in the namespace and ends with the goroutine,
 		// because it is never unlocked.
 		runtime.LockOSThread()
-		err := unix.Unshare(unix.CLONE_NEWNET)
-		if err == nil {
-			err = unix.Mount("/proc/thread-self/ns/net", path, "", unix.MS_BIND, "")
+		if err = unix.Unshare(unix.CLONE_NEWNET); err == nil {
+			s.file, err = os.Open("/proc/thread-self/ns/net")
 		}
-		made <- err
 	}()
-	return <-made
+	<-made
+	return s, err
 }
 
 // removeSandboxes lets the namespaces go.
-func removeSandboxes(paths []string) error {
-	for _, path := range paths {
-		if err := unix.Unmount(path, unix.MNT_DETACH); err != nil {
-			return fmt.Errorf("unmount %s: %w", path, err)
-		}
+func removeSandboxes(all []sandbox) error {
+	var errs []error
+	for _, s := range all {
+		errs = append(errs, s.file.Close())
 	}
-	return nil
+	return errors.Join(errs...)
 }

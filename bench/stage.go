@@ -39,9 +39,8 @@ type stage struct {
 	Audited  int
 	// CPU is the time that was used, in seconds, by whom.
 	CPU map[string]float64
-	// PeakKiB is the most memory that one of the system's processes had
-	// resident until then.
-	PeakKiB int
+	// Memory is that of the system's process that has most.
+	Memory memory
 
 	mu sync.Mutex
 }
@@ -80,7 +79,7 @@ func (b *bench) add(ctx context.Context, s *stage, slot int, p *pod) error {
 			return err
 		}
 		// A call that has begun is waited for, as the runtime would.
-		e, err := c.execute(context.WithoutCancel(ctx), "ADD", b.lab.sandboxes[slot], p)
+		e, err := c.execute(context.WithoutCancel(ctx), "ADD", b.lab.sandboxes[slot].path(), p)
 		if s.note(&s.Add, e, err); err == nil {
 			p.address = e.address
 			b.note(s, p)
@@ -111,7 +110,7 @@ func (b *bench) del(ctx context.Context, s *stage, slot int, p *pod) error {
 	if err != nil {
 		return err
 	}
-	e, err := c.execute(context.WithoutCancel(ctx), "DEL", b.lab.sandboxes[slot], p)
+	e, err := c.execute(context.WithoutCancel(ctx), "DEL", b.lab.sandboxes[slot].path(), p)
 	s.note(&s.Del, e, err)
 	return nil
 }
@@ -174,7 +173,7 @@ func (b *bench) measure(ctx context.Context, name string, concurrency, pods int,
 	for who, seconds := range after.cpu {
 		s.CPU[who] += seconds - before.cpu[who]
 	}
-	if s.PeakKiB, err = peakMemory(b.system.processes()); err != nil {
+	if s.Memory, err = memoryOf(b.system.processes()); err != nil {
 		return err
 	}
 	b.report.add(s)

@@ -160,11 +160,11 @@ func (x *row) median(f func(*stage) float64) float64 {
 func (r *report) costs(w io.Writer) {
 	fmt.Fprintf(w, "\nrequests for a pod, reads+writes (in a round, where there are no pods)")
 	if !r.options.quick {
-		fmt.Fprintf(w, "; CPU milliseconds for a pod; peak memory in MiB")
+		fmt.Fprintf(w, "; CPU milliseconds for a pod; peak memory of an agent in MiB, and without its program's file")
 	}
 	fmt.Fprint(w, "\n\n\tSYSTEM\tWAITED FOR\tAHEAD\tBACKGROUND\tSEEN BY SERVER\t")
 	if !r.options.quick {
-		fmt.Fprint(w, "PLUGINS\tAGENTS\tSERVER\tETCD\tMEMORY\t")
+		fmt.Fprint(w, "PLUGINS\tAGENTS\tSERVER\tETCD\tMEMORY\tOWN\t")
 	}
 	fmt.Fprintln(w)
 	head := heading("")
@@ -172,8 +172,9 @@ func (r *report) costs(w io.Writer) {
 		fmt.Fprintf(w, "%s\t%s\t%s\t%s\t%s\t%.2f\t", head.of(x), x.system, x.traffic(waited), x.traffic(ahead), x.traffic(background),
 			x.perPod(float64(x.sum(func(s *stage) int { return s.Audited }))))
 		if !r.options.quick {
-			fmt.Fprintf(w, "%.1f\t%.1f\t%.1f\t%.1f\t%.1f\t", x.cpu("plugins"), x.cpu(beside), x.cpu("API server"), x.cpu("etcd"),
-				x.median(func(s *stage) float64 { return float64(s.PeakKiB) / 1024 }))
+			fmt.Fprintf(w, "%.1f\t%.1f\t%.1f\t%.1f\t%.1f\t%.1f\t", x.cpu("plugins"), x.cpu(beside), x.cpu("API server"), x.cpu("etcd"),
+				x.median(func(s *stage) float64 { return float64(s.Memory.Peak) / 1024 }),
+				x.median(func(s *stage) float64 { return float64(s.Memory.Own) / 1024 }))
 		}
 		fmt.Fprintln(w)
 	}
