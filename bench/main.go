@@ -72,7 +72,7 @@ func flags() []cli.Flag {
 		&cli.StringFlag{Name: "scenarios", Value: strings.Join(scenarioNames(), ","), Usage: "`list` of what is done"},
 		&cli.DurationFlag{Name: "limit", Value: time.Minute, Usage: "`time` after which a stage begins no more ADDs"},
 		&cli.BoolFlag{Name: "quick", Usage: "count requests, failures and leaks of Holdfast with few pods, judge them, and tell no times"},
-		&cli.StringFlag{Name: "bin", Value: apitest.BinDir(), Usage: "`directory` of the programs"},
+		&cli.StringFlag{Name: "bin", Value: apitest.BinDir(), Usage: "`directory` of the programs under measurement"},
 		&cli.StringFlag{Name: "json", Usage: "`file` for what came of judging a quick run, as go test -json writes it"},
 		&cli.StringFlag{Name: "out", Value: filepath.Join(filepath.Dir(apitest.BinDir()), "bench"), Usage: "`directory` for the figures as JSON"},
 	}
@@ -145,12 +145,12 @@ func (o *options) ready() error {
 			return fmt.Errorf("no %s in %s: `make bench` builds it: %w", name, o.bin, err)
 		}
 	}
-	return nil
+	return apitest.Installed()
 }
 
-// programs lists what the run executes.
+// programs lists what the run executes, apart from the API server's.
 func (o *options) programs() []string {
-	all := []string{"etcd", "kube-apiserver"}
+	var all []string
 	for _, name := range o.systems {
 		all = append(all, programsOf(name)...)
 	}
