@@ -463,10 +463,20 @@ func lostJournal(t *testing.T, s *realServer) {
 	s.node(t, "new-disk")
 	a := s.agent(t, "new-disk", newTestTime())
 	claim(t, a, "10.8.0.0/28")
-	pod := s.pod(t, "runs-on", "new-disk")
-	pod.Status.PodIPs = []corev1.PodIP{{IP: "10.8.0.2"}}
-	pod.Status.PodIP = "10.8.0.2"
-	if _, err := s.kube.CoreV1().Pods("default").UpdateStatus(t.Context(), pod, metav1.UpdateOptions{}); err != nil {
+	for name, ip := range map[string]string{"runs-alone": "10.8.0.1", "runs-on": "10.8.0.2"} {
+		pod := s.pod(t, name, "new-disk")
+		pod.Status.PodIPs = []corev1.PodIP{{IP: ip}}
+		pod.Status.PodIP = ip
+		if _, err := s.kube.CoreV1().Pods("default").UpdateStatus(t.Context(), pod, metav1.UpdateOptions{}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	// What pool it is of only that tells which an earlier pod of the name left:
+	// there is no such pool any more.
+	detail := json.RawMessage(`{"pool":"gone","prefix":"10.8.0.2/16"}`)
+	if _, err := a.cluster.PutEndpoint(t.Context(), lease.Endpoint{Namespace: "default", Pod: "runs-on", PodUID: "earlier", Node: "new-disk", Addresses: []lease.EndpointAddress{
+		{Interface: "eth0", Addr: netip.MustParseAddr("10.8.0.2"), Detail: detail}, {Interface: "net1", Addr: netip.MustParseAddr("10.8.0.3"), Detail: detail},
+	}}); err != nil {
 		t.Fatal(err)
 	}
 	follow(t, a.pods.informer)
@@ -477,9 +487,12 @@ func lostJournal(t *testing.T, s *realServer) {
 	state := map[netip.Addr]lease.State{}
 	for _, e := range a.lessee.Entries() {
 		state[e.Addr] = e.State
+		if e.Pod == "runs-on" && e.Detail == nil {
+			t.Errorf("nothing tells of what pool %s is, which an endpoint names", e.Addr)
+		}
 	}
 	want := map[netip.Addr]lease.State{
-		netip.MustParseAddr("10.8.0.1"): lease.Cooling,
+		netip.MustParseAddr("10.8.0.1"): lease.Assigned,
 		netip.MustParseAddr("10.8.0.2"): lease.Assigned,
 		netip.MustParseAddr("10.8.0.3"): lease.Cooling,
 	}

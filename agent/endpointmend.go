@@ -171,7 +171,7 @@ func (w *endpoints) adopt(ctx context.Context, pod *corev1.Pod) error {
 		if err != nil {
 			continue
 		}
-		e := w.agent.recollected(pod, "eth0", addr)
+		e := w.agent.recollected(pod, firstInterface, addr)
 		if e.Detail = w.agent.pools.detailOf(addr); e.Detail == nil {
 			continue
 		}

@@ -161,7 +161,7 @@ func (a *Agent) wantsPreparing(pod *corev1.Pod) bool {
 // for. A failure costs nothing but that: ADD does it again.
 func (a *Agent) prepare(ctx context.Context, pod *corev1.Pod) {
 	q := &cni.AddRequest{Attachment: cni.Attachment{
-		Interface: "eth0", // what kubelet's runtimes call it, without exception
+		Interface: firstInterface, // what kubelet's runtimes call it, without exception
 		Pod:       cni.Pod{Namespace: pod.Namespace, Name: pod.Name, UID: uidOf(pod)},
 	}}
 	chosen, err := a.choose(pod, q)

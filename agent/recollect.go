@@ -16,6 +16,9 @@ import (
 // stays unused, when neither a pod's status nor an endpoint names it.
 const quarantine = 10 * time.Minute
 
+// firstInterface is the one whose addresses a pod's status tells.
+const firstInterface = "eth0"
+
 // recollection is an address that something tells a pod has.
 type recollection struct {
 	entry lease.Entry
@@ -70,15 +73,17 @@ func (a *Agent) toldOf(ctx context.Context, pod *corev1.Pod) ([]recollection, er
 	if err != nil && ignoreNotFound(err) != nil {
 		return nil, err
 	}
-	if err == nil && ep.PodUID == string(pod.UID) {
-		for _, e := range ep.Addresses {
+	for _, e := range ep.Addresses {
+		// What is written of an earlier pod of the name counts where the status
+		// says that this one has the address too: its pool may be gone.
+		if ep.PodUID == string(pod.UID) || status[e.Addr] && e.Interface == firstInterface {
 			told = append(told, recollection{a.recollected(pod, e.Interface, e.Addr), status[e.Addr], ep.Version})
 			told[len(told)-1].entry.Detail = e.Detail
 			delete(status, e.Addr)
 		}
 	}
 	for addr := range status {
-		r := recollection{entry: a.recollected(pod, "eth0", addr), status: true}
+		r := recollection{entry: a.recollected(pod, firstInterface, addr), status: true}
 		r.entry.Detail = a.pools.detailOf(addr)
 		told = append(told, r)
 	}

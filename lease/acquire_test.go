@@ -458,3 +458,30 @@ func TestCoolingAddressIsNotGivenToAPodThatAsksForAnotherPool(t *testing.T) {
 		}
 	})
 }
+
+// The same, where one address was an earlier pod's and only the other one was
+// to be placed.
+func TestRecallAfterTheOtherFamilyWasPlacedIsOfBothOrOfNone(t *testing.T) {
+	history(t, func(w *world) {
+		a := w.node("a")
+		v4, v6 := pool("v4", 0, "10.0.0.1-10.0.0.1"), pool("v6", 0, "fd00::1-fd00::1")
+		a.del(a.add(w.member("web-0", a), v4))
+		web := w.member("web-0", a)
+		w.fault = once("PutEndpoint", 1, leasetest.AnswerLost)
+		s, err := a.tryAdd(w.Context(), web, v4, v6)
+		if err == nil {
+			w.Fatal("the endpoint's answer was lost, and ADD succeeded")
+		}
+		a.del(s)
+		w.pass(2 * time.Minute)
+		a.tidy()
+		a.wantState(addr("10.0.0.1"), lease.Retained)
+		a.wantState(addr("fd00::1"), lease.Retained)
+		if got, err := a.Recall(w.Context(), web.request("next")); err != nil || len(got) != 0 {
+			w.Errorf("recalled %v, %v", got, err)
+		}
+		if now := a.add(web, v4, v6); len(now.addrs) != 2 {
+			w.Errorf("got %v", now.addrs)
+		}
+	})
+}

@@ -267,6 +267,9 @@ func (l *Lessee) settle(ctx context.Context, addr netip.Addr) error {
 			return err
 		}
 		if named {
+			if e.State == Placing {
+				e.Owner.PodUID = "" // of the pod's other family nothing may be known
+			}
 			e.State = Retained
 			l.change(&e, func() { l.set(e) })
 			return nil
