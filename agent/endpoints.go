@@ -180,23 +180,28 @@ func (w *endpoints) assigned(podUID string) []lease.Entry {
 	return entries
 }
 
-// desired returns the endpoint of a pod with these entries. A StatefulSet
-// pod's other interfaces, whose ADD is still to come, stay as they are.
+// desired returns the endpoint of a pod with these entries. Of a StatefulSet
+// pod stays what was written of interfaces whose ADD is still to come, and, of
+// those that only a lost journal's rebuilding knows, of the other family: it may
+// be to be taken over from another node yet.
 func (w *endpoints) desired(old lease.Endpoint, entries []lease.Entry) lease.Endpoint {
 	first := entries[0]
 	next := old
 	next.Namespace, next.Pod = first.Namespace, first.Pod
 	next.Node, next.Sticky = w.agent.node.Name, first.Sticky
 	next.Addresses = nil
-	mine := map[string]bool{}
+	answered := map[string]bool{}
 	for _, e := range entries {
-		mine[e.Owner.Interface] = true
+		if e.Container != lease.UnknownSandbox {
+			answered[e.Owner.Interface] = true
+		}
 		next.Addresses = append(next.Addresses, lease.EndpointAddress{
 			Interface: e.Owner.Interface, Addr: e.Addr, Detail: e.Detail,
 		})
 	}
 	for _, a := range old.Addresses {
-		if !mine[a.Interface] && next.Sticky {
+		same := func(b lease.EndpointAddress) bool { return b.Interface == a.Interface && b.Addr.Is4() == a.Addr.Is4() }
+		if next.Sticky && !answered[a.Interface] && !slices.ContainsFunc(next.Addresses, same) {
 			next.Addresses = append(next.Addresses, a)
 		}
 	}

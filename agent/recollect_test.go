@@ -4,6 +4,7 @@ import (
 	"encoding/json"
 	"net/netip"
 	"slices"
+	"strings"
 	"testing"
 
 	"github.com/holdfast-ipam/holdfast/lease"
@@ -37,6 +38,38 @@ func TestOfTwoAddressesOfALostJournalThePodGoesOnWithItsStatus(t *testing.T) {
 		}
 		if !slices.Equal(got, test.want) {
 			t.Errorf("%s: goes on with %v, want %v", name, got, test.want)
+		}
+	}
+}
+
+// The address of net1's other family is at another node, from where the next
+// ADD takes it over: until then the endpoint is all that leads there.
+func TestEndpointOfAPodKeepsTheFamilyThatALostJournalDoesNotTell(t *testing.T) {
+	told := func(ifname, addr, container string) lease.Entry {
+		return lease.Entry{Addr: netip.MustParseAddr(addr), State: lease.Assigned, Sticky: true, Container: container, Owner: lease.Owner{PodUID: "u", Interface: ifname}}
+	}
+	old := lease.Endpoint{Sticky: true, Addresses: []lease.EndpointAddress{
+		{Interface: "net1", Addr: netip.MustParseAddr("10.0.0.1")}, {Interface: "net1", Addr: netip.MustParseAddr("fd00::1")},
+		{Interface: "net2", Addr: netip.MustParseAddr("10.0.0.2")},
+	}}
+	w := &endpoints{agent: &Agent{}}
+	for name, test := range map[string]struct {
+		entry lease.Entry
+		want  string
+	}{
+		"a lost journal":               {told("net1", "10.0.0.1", lease.UnknownSandbox), "net1 10.0.0.1, net1 fd00::1, net2 10.0.0.2"},
+		"another address of a family":  {told("net1", "10.0.0.9", lease.UnknownSandbox), "net1 10.0.0.9, net1 fd00::1, net2 10.0.0.2"},
+		"an ADD that has one family":   {told("net1", "10.0.0.1", "c1"), "net1 10.0.0.1, net2 10.0.0.2"},
+		"an ADD of another interface":  {told("net3", "10.0.0.3", "c1"), "net3 10.0.0.3, net1 10.0.0.1, net1 fd00::1, net2 10.0.0.2"},
+		"a pod of no StatefulSet's":    {lease.Entry{Addr: netip.MustParseAddr("10.0.0.3"), Owner: lease.Owner{Interface: "net3"}}, "net3 10.0.0.3"},
+		"a lost journal, of a v6 only": {told("net1", "fd00::1", lease.UnknownSandbox), "net1 fd00::1, net1 10.0.0.1, net2 10.0.0.2"},
+	} {
+		var got []string
+		for _, a := range w.desired(old, []lease.Entry{test.entry}).Addresses {
+			got = append(got, a.Interface+" "+a.Addr.String())
+		}
+		if strings.Join(got, ", ") != test.want {
+			t.Errorf("%s: the endpoint names %s, want %s", name, strings.Join(got, ", "), test.want)
 		}
 	}
 }
