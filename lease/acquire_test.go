@@ -485,3 +485,22 @@ func TestRecallAfterTheOtherFamilyWasPlacedIsOfBothOrOfNone(t *testing.T) {
 		}
 	})
 }
+
+// A pod that has one family has not been placed in the other yet.
+func TestRecallWhileTheOtherFamilyIsPlacedIsOfNone(t *testing.T) {
+	history(t, func(w *world) {
+		a := w.node("a")
+		v4, v6 := pool("v4", 0, "10.0.0.1-10.0.0.1"), pool("v6", 0, "fd00::1-fd00::1")
+		web := w.member("web-0", a)
+		a.add(web, v4)
+		w.fault = once("PutEndpoint", 1, leasetest.AnswerLost)
+		if _, err := a.tryAdd(w.Context(), web, v4, v6); err == nil {
+			w.Fatal("the endpoint's answer was lost, and ADD succeeded")
+		}
+		a.wantState(addr("10.0.0.1"), lease.Assigned)
+		a.wantState(addr("fd00::1"), lease.Placing)
+		if got, err := a.Recall(w.Context(), web.request("next")); err != nil || len(got) != 0 {
+			w.Errorf("recalled %v, %v", got, err)
+		}
+	})
+}
