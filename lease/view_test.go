@@ -6,6 +6,21 @@ import (
 	"github.com/holdfast-ipam/holdfast/lease"
 )
 
+// useAndYield has a pod use an address of the pool, and the node then yield what
+// is free. It returns the block as it was while the pod had the address.
+func (n *node) useAndYield(p lease.Pool) lease.Block {
+	n.w.Helper()
+	s := n.add(n.w.pod("web", n), p)
+	old := n.w.block(s.addrs[0])
+	n.del(s)
+	n.w.pass(coolDown)
+	n.tidy()
+	if err := n.Yield(n.w.Context(), n.Free()); err != nil {
+		n.w.Fatal(err)
+	}
+	return old
+}
+
 // A watch that lags reports a lease that was yielded meanwhile; by then the
 // address is another node's.
 func TestLaggingWatchBringsNoLeaseBack(t *testing.T) {
@@ -38,15 +53,8 @@ func TestLaggingWatchBringsNoDeletedBlockBack(t *testing.T) {
 	history(t, func(w *world) {
 		a := w.node("a")
 		p := pool("p", 0, "10.0.0.1-10.0.0.1")
-		first := a.add(w.pod("web", a), p)
-		old := w.block(first.addrs[0])
-		a.del(first)
-		w.pass(coolDown)
-		a.tidy()
-		if err := a.Yield(w.Context(), a.Free()); err != nil {
-			w.Fatal(err)
-		}
-		if err := w.cluster.DeleteBlock(w.Context(), w.block(first.addrs[0])); err != nil {
+		old := a.useAndYield(p)
+		if err := w.cluster.DeleteBlock(w.Context(), w.block(addr("10.0.0.1"))); err != nil {
 			w.Fatal(err)
 		}
 		if err := a.Missing(w.Context(), old.Prefix()); err != nil {
@@ -67,14 +75,7 @@ func TestWatchThatBeginsBeforeTheStartBringsNoLeaseBack(t *testing.T) {
 	history(t, func(w *world) {
 		a := w.node("a")
 		p := pool("p", 0, "10.0.0.1-10.0.0.1")
-		first := a.add(w.pod("web", a), p)
-		old := w.block(first.addrs[0])
-		a.del(first)
-		w.pass(coolDown)
-		a.tidy()
-		if err := a.Yield(w.Context(), a.Free()); err != nil {
-			w.Fatal(err)
-		}
+		old := a.useAndYield(p)
 		a.restart()
 
 		if err := a.Observe(old); err != nil {
