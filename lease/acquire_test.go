@@ -415,9 +415,7 @@ func TestRecallIsOfAllFamiliesOrOfNone(t *testing.T) {
 		}
 		a.wantState(addr("10.0.0.1"), lease.Placing)
 		a.wantState(addr("fd00::1"), lease.Retained)
-		if got, err := a.Recall(w.Context(), web.request("next")); err != nil || len(got) != 0 {
-			w.Errorf("recalled %v, %v", got, err)
-		}
+		a.wantNoRecall(web)
 		if now := a.add(web, v4, v6); len(now.addrs) != 2 {
 			w.Errorf("got %v", now.addrs)
 		}
@@ -477,9 +475,7 @@ func TestRecallAfterTheOtherFamilyWasPlacedIsOfBothOrOfNone(t *testing.T) {
 		a.tidy()
 		a.wantState(addr("10.0.0.1"), lease.Retained)
 		a.wantState(addr("fd00::1"), lease.Retained)
-		if got, err := a.Recall(w.Context(), web.request("next")); err != nil || len(got) != 0 {
-			w.Errorf("recalled %v, %v", got, err)
-		}
+		a.wantNoRecall(web)
 		if now := a.add(web, v4, v6); len(now.addrs) != 2 {
 			w.Errorf("got %v", now.addrs)
 		}
@@ -499,8 +495,6 @@ func TestRecallWhileTheOtherFamilyIsPlacedIsOfNone(t *testing.T) {
 		}
 		a.wantState(addr("10.0.0.1"), lease.Assigned)
 		a.wantState(addr("fd00::1"), lease.Placing)
-		if got, err := a.Recall(w.Context(), web.request("next")); err != nil || len(got) != 0 {
-			w.Errorf("recalled %v, %v", got, err)
-		}
+		a.wantNoRecall(web)
 	})
 }

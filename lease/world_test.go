@@ -227,6 +227,14 @@ func (n *node) entry(addr netip.Addr) (lease.Entry, bool) {
 	return lease.Entry{}, false
 }
 
+// wantNoRecall fails if the journal alone answers for the pod.
+func (n *node) wantNoRecall(p pod) {
+	n.w.Helper()
+	if got, err := n.Recall(n.w.Context(), p.request("next")); err != nil || len(got) != 0 {
+		n.w.Errorf("recalled %v, %v", got, err)
+	}
+}
+
 // wantState fails unless the journal says so of the address; "" is no entry.
 func (n *node) wantState(addr netip.Addr, want lease.State) {
 	n.w.Helper()
