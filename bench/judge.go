@@ -1,13 +1,12 @@
 package main
 
 import (
-	"bytes"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"os"
-	"path/filepath"
 	"strings"
+
+	"github.com/holdfast-ipam/holdfast/e2e/testevent"
 )
 
 // wrongs returns what must not be in a stage of Holdfast, however slow the
@@ -45,7 +44,7 @@ func (s *stage) wrongs() []string {
 // judge returns what must not be, and writes it to the file for it.
 func (r *report) judge() error {
 	var all []string
-	var told []testEvent
+	var told []testevent.Event
 	for _, s := range r.Stages {
 		wrong := s.wrongs()
 		told = append(told, verdict(s.Name, wrong)...)
@@ -57,7 +56,7 @@ func (r *report) judge() error {
 		all = append(all, "nothing was measured")
 	}
 	told = append(told, verdict(whole, all)...)
-	err := tell(r.options.json, told)
+	err := testevent.Write(r.options.json, told)
 	if len(all) > 0 {
 		err = errors.Join(errors.New(strings.Join(all, "\n  ")), err)
 	}
@@ -71,57 +70,31 @@ const (
 	whole = "run"
 )
 
-// testEvent is a line of `go test -json` (go doc test2json).
-type testEvent struct {
-	Action  string
-	Package string
-	Test    string
-	Output  string `json:",omitempty"`
-}
-
 // verdict is what came of one test.
-func verdict(test string, wrong []string) []testEvent {
-	events := []testEvent{{Action: "run", Package: suite, Test: test}}
+func verdict(test string, wrong []string) []testevent.Event {
+	events := []testevent.Event{{Action: "run", Package: suite, Test: test}}
 	for _, w := range wrong {
-		events = append(events, testEvent{Action: "output", Package: suite, Test: test, Output: w + "\n"})
+		events = append(events, testevent.Event{Action: "output", Package: suite, Test: test, Output: w + "\n"})
 	}
 	action := "pass"
 	if len(wrong) > 0 {
 		action = "fail"
 	}
-	return append(events, testEvent{Action: action, Package: suite, Test: test})
+	return append(events, testevent.Event{Action: action, Package: suite, Test: test})
 }
 
 // announce writes that the run has begun. If it stays like this, it has not
 // passed.
 func announce(file string) error {
-	return tell(file, []testEvent{{Action: "run", Package: suite, Test: whole}})
+	return testevent.Write(file, []testevent.Event{{Action: "run", Package: suite, Test: whole}})
 }
 
 // skip writes that there was no run, and why.
 func skip(file string, reason error) error {
 	fmt.Fprintln(os.Stderr, "bench: skipped:", reason)
-	return tell(file, []testEvent{
+	return testevent.Write(file, []testevent.Event{
 		{Action: "run", Package: suite, Test: whole},
 		{Action: "output", Package: suite, Test: whole, Output: reason.Error() + "\n"},
 		{Action: "skip", Package: suite, Test: whole},
 	})
-}
-
-// tell writes events to the file, if one is named.
-func tell(file string, events []testEvent) error {
-	if file == "" {
-		return nil
-	}
-	var lines bytes.Buffer
-	out := json.NewEncoder(&lines)
-	for _, e := range events {
-		if err := out.Encode(e); err != nil {
-			return err
-		}
-	}
-	if err := os.MkdirAll(filepath.Dir(file), 0o755); err != nil {
-		return err
-	}
-	return os.WriteFile(file, lines.Bytes(), 0o644)
 }
