@@ -173,8 +173,8 @@ func (c *Collector) look(ctx context.Context, b *lease.Block, pins []lease.Pin) 
 		}
 		judged[p] = keep
 		if f.err == nil {
-			_, leased := b.LesseeOf(p.Addr)
-			judged[p] = judge(p, leased, f.standing)
+			lessee, _ := b.LesseeOf(p.Addr)
+			judged[p] = judge(p, lessee.Name, f.standing)
 		}
 	}
 	return judged, errors.Join(errs...)
@@ -190,7 +190,7 @@ func (c *Collector) standing(ctx context.Context, namespace, pod, kind string) (
 	var err error
 	if kind != "" {
 		s, err = c.machine(ctx, namespace, pod, kind)
-	} else if s.exists, s.podUID, err = c.exists(ctx, namespace, pod); err == nil {
+	} else if s.exists, s.podUID, s.node, err = c.exists(ctx, namespace, pod); err == nil {
 		s.wanted, err = c.wanted(ctx, namespace, pod)
 	}
 	if err != nil || !s.wanted {
@@ -234,15 +234,15 @@ func (c *Collector) pointer(ctx context.Context, namespace, pod string) (*lease.
 	return &e, err
 }
 
-func (c *Collector) exists(ctx context.Context, namespace, pod string) (exists bool, uid string, err error) {
+func (c *Collector) exists(ctx context.Context, namespace, pod string) (exists bool, uid, node string, err error) {
 	at, err := c.Cluster.PodAt(ctx, namespace, pod)
 	if errors.Is(err, lease.ErrNotFound) {
-		return false, "", nil
+		return false, "", "", nil
 	}
 	if err != nil {
-		return true, "", fmt.Errorf("read pod %s/%s: %w", namespace, pod, err)
+		return true, "", "", fmt.Errorf("read pod %s/%s: %w", namespace, pod, err)
 	}
-	return true, at.UID, nil
+	return true, at.UID, at.Node, nil
 }
 
 func (c *Collector) wanted(ctx context.Context, namespace, pod string) (bool, error) {
@@ -301,7 +301,7 @@ func (c *Collector) borne(ctx context.Context, e *lease.Endpoint) (bool, error) 
 		s, err := c.machine(ctx, e.Namespace, e.Pod, kind)
 		return s.exists, err
 	}
-	exists, _, err := c.exists(ctx, e.Namespace, e.Pod)
+	exists, _, _, err := c.exists(ctx, e.Namespace, e.Pod)
 	return exists, err
 }
 

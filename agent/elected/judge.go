@@ -66,9 +66,11 @@ const (
 // named after, every field by a quorum read.
 type standing struct {
 	// exists is set when there is a pod of the name, in whatever phase, and
-	// podUID is its UID, empty if there are two.
+	// podUID is its UID, empty if there are two. node is where it is bound to,
+	// empty if that is not known.
 	exists bool
 	podUID string
+	node   string
 	// wanted is set when a StatefulSet wants the pod's ordinal.
 	wanted bool
 	// pointer is the pod's endpoint, nil when there is none or no pod is
@@ -105,20 +107,31 @@ func (s *standing) elsewhere(ifname string, addr netip.Addr) bool {
 	return false
 }
 
-// judge decides on a pin of an address that some node leases, or none. A pod
-// that exists keeps what is pinned for it, also when its endpoint does not name
-// the address: a pod that is placed for the first time pins before it writes the
-// endpoint. Only when the endpoint gives this pod another address instead, as
-// after a change of pools, is the pin garbage. Without a pod, a pin that nobody
-// points to is garbage too, because no later pod on another node would follow
-// it; and so it is without a lease, because only a node that leases the address
-// can be placing it, and who fenced the node looked for pods that have it.
-func judge(pin lease.Pin, leased bool, s standing) verdict {
+// astray reports whether the very pod that exists will never ask for addr,
+// because another node than its own leases it: the pod's agent has written the
+// endpoint, and of other nodes' addresses it takes over what that names. An
+// endpoint deleted by hand leads here, when the pod moves before it is written
+// anew.
+func (s *standing) astray(lessee, ifname string, addr netip.Addr) bool {
+	return s.podUID != "" && s.node != "" && s.node != lessee &&
+		s.pointer != nil && s.pointer.PodUID == s.podUID && !s.names(ifname, addr)
+}
+
+// judge decides on a pin of an address that the node named lessee leases, or
+// none. A pod that exists keeps what is pinned for it, also when its endpoint
+// does not name the address: a pod that is placed for the first time pins before
+// it writes the endpoint. Only when the endpoint gives this pod another address
+// instead, as after a change of pools, or leaves out one of another node, is the
+// pin garbage. Without a pod, a pin that nobody points to is garbage too, because
+// no later pod on another node would follow it; and so it is without a lease,
+// because only a node that leases the address can be placing it, and who fenced
+// the node looked for pods that have it.
+func judge(pin lease.Pin, lessee string, s standing) verdict {
 	id := pin.Identity
 	switch {
-	case s.wanted && s.elsewhere(id.Interface, pin.Addr):
+	case s.wanted && (s.elsewhere(id.Interface, pin.Addr) || s.astray(lessee, id.Interface, pin.Addr)):
 		return release
-	case s.wanted && !leased && !s.names(id.Interface, pin.Addr):
+	case s.wanted && lessee == "" && !s.names(id.Interface, pin.Addr):
 		return release
 	case s.exists && s.wanted:
 		return keep

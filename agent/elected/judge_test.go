@@ -80,12 +80,16 @@ func TestJudgement(t *testing.T) {
 		{"an earlier pod used another address", standing{exists: true, podUID: "new", wanted: true, pointer: pointer("eth0", other)}, keep},
 		{"the pod's other interface is placed already", standing{exists: true, podUID: "new", wanted: true, pointer: of("new", pointer("net1", other))}, keep},
 		{"the pod's other family is placed already", standing{exists: true, podUID: "new", wanted: true, pointer: of("new", pointer("eth0", netip.MustParseAddr("fd00::1")))}, keep},
+		{"the pod has left it on another node", standing{exists: true, podUID: "new", node: "b", wanted: true, pointer: of("new", pointer("net1", other))}, release},
+		{"the pod is to take it over from another node", standing{exists: true, podUID: "new", node: "b", wanted: true, pointer: of("new", pointer("eth0", addr))}, keep},
+		{"an earlier pod left it out", standing{exists: true, podUID: "new", node: "b", wanted: true, pointer: pointer("net1", other)}, keep},
+		{"the pod is being placed on the node that leases it", standing{exists: true, podUID: "new", node: "a", wanted: true, pointer: of("new", pointer("net1", other))}, keep},
 		{"nobody wants it", standing{pointer: pointer("eth0", addr)}, release},
 		{"no pod would follow a pin without pointer", standing{wanted: true}, release},
 		{"the pointer names another address", standing{wanted: true, pointer: pointer("eth0", other)}, release},
 		{"the pointer names another interface", standing{wanted: true, pointer: pointer("net1", addr)}, release},
 	} {
-		if got := judge(pin, true, test.standing); got != test.want {
+		if got := judge(pin, "a", test.standing); got != test.want {
 			t.Errorf("%s: verdict %d, want %d", test.claim, got, test.want)
 		}
 	}
@@ -103,7 +107,7 @@ func TestPinOfNobodysLeaseIsKeptForWhoPointsToItOnly(t *testing.T) {
 		{"the pod's endpoint names it", standing{exists: true, podUID: "new", wanted: true, pointer: pointer}, keep},
 		{"the pod is still there and not wanted", standing{exists: true, podUID: "new"}, wait},
 	} {
-		if got := judge(pin, false, test.standing); got != test.want {
+		if got := judge(pin, "", test.standing); got != test.want {
 			t.Errorf("%s: verdict %d, want %d", test.claim, got, test.want)
 		}
 	}
