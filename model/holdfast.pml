@@ -132,7 +132,7 @@ Node node[NODES];
 
 /* ---- the elected agent ---- */
 typedef Collector { mtype pc; bool fresh, again, wanted;
-	unsigned all : 2, p : 2, m : 2, bare : 2, addr : 3, uid : 3, epUID : 3, out : 2 };
+	unsigned all : 2, p : 2, m : 2, bare : 2, far : 2, addr : 3, uid : 3, epUID : 3, out : 2 };
 Collector gc[COLLECTORS];
 mtype ppc; bool pgFresh;
 #ifdef FENCE
@@ -872,7 +872,7 @@ proctype Writer(byte n) {
 #define garbage(a)	(has(pins, a) && (has(marks, a) || !wanted || epAddr != (a)))
 
 inline rest(x) {
-	G.pc = 0; G.fresh = 0; G.again = 0; G.wanted = 0; G.all = 0; G.p = 0; G.m = 0; G.bare = 0; G.addr = 0; G.uid = 0; G.epUID = 0; G.out = 0
+	G.pc = 0; G.fresh = 0; G.again = 0; G.wanted = 0; G.all = 0; G.p = 0; G.m = 0; G.bare = 0; G.far = 0; G.addr = 0; G.uid = 0; G.epUID = 0; G.out = 0
 }
 
 #ifdef BUG_BARE_POINTER		/* a pointer without its pin counts */
@@ -895,6 +895,9 @@ inline rest(x) {
 #define unleased	((lessee[0] == 0 -> 1 : 0) | (lessee[1] == 0 -> 2 : 0))
 #endif
 
+/* Another node than the pod's leases it: the pod's agent follows the endpoint there, or never asks. */
+#define leasedFar(a)	(pod[0].uid != 0 && lessee[a] != pod[0].node + 1)
+
 /* judge sets G.out to those of the pins for which the verdict is release. */
 inline judge(x) {
 	G.out = 0;
@@ -902,6 +905,7 @@ inline judge(x) {
 		if
 		:: !has(G.p, i)
 		:: has(G.p, i) && G.wanted && G.uid != 0 && G.addr != None && G.addr != i && elsewhere -> G.out = G.out | set(i)
+		:: has(G.p, i) && G.wanted && has(G.far, i) && G.addr != i && G.addr != None && G.epUID == G.uid -> G.out = G.out | set(i)
 		:: has(G.p, i) && G.wanted && has(G.bare, i) && G.addr != i -> G.out = G.out | set(i)
 		:: has(G.p, i) && G.uid == 0 && !(G.wanted && G.addr == i) -> G.out = G.out | set(i)
 		:: else
@@ -915,14 +919,15 @@ proctype Collect(byte x) {
 	:: d_step { G.pc == 0 && (garbage(0) || garbage(1)) ->
 		G.fresh = 1; G.all = pins; G.p = pins; G.m = marks; G.bare = pins & unleased; G.pc = first }
 	:: d_step { G.pc == PodThere ->
-		G.uid = pod[0].uid; G.pc = (first == PodThere -> Wanted : Judge) }
+		G.uid = pod[0].uid; G.far = ((leasedFar(0) -> 1 : 0) | (leasedFar(1) -> 2 : 0));
+		G.pc = (first == PodThere -> Wanted : Judge) }
 	:: d_step { G.pc == Wanted ->
 		G.wanted = wanted; G.addr = None;
 		G.pc = (wanted -> Pointer : afterPointer) }
 	:: d_step { G.pc == Pointer -> G.addr = epAddr; G.epUID = epUID; G.pc = afterPointer }
 	:: d_step { G.pc == Judge ->
 		judge(x);
-		G.wanted = 0; G.addr = 0; G.uid = 0; G.epUID = 0;
+		G.wanted = 0; G.addr = 0; G.uid = 0; G.epUID = 0; G.far = 0;
 		if
 		:: !G.again && (G.out & ~G.m) -> G.pc = Mark; G.out = G.out & ~G.m
 		:: (G.again || !(G.out & ~G.m)) && G.m -> G.pc = Put
