@@ -463,10 +463,19 @@ func lostJournal(t *testing.T, s *realServer) {
 	s.node(t, "new-disk")
 	a := s.agent(t, "new-disk", newTestTime())
 	claim(t, a, "10.8.0.0/28")
-	for name, ip := range map[string]string{"runs-alone": "10.8.0.1", "runs-on": "10.8.0.2"} {
+	claim(t, a, "10.8.0.16/28")
+	for name, ip := range map[string]string{"runs-alone": "10.8.0.1", "runs-on": "10.8.0.2", "has-ended": "10.8.0.17"} {
 		pod := s.pod(t, name, "new-disk")
 		pod.Status.PodIPs = []corev1.PodIP{{IP: ip}}
 		pod.Status.PodIP = ip
+		if name == "has-ended" {
+			pod.Status.Phase = corev1.PodSucceeded
+			for _, c := range pod.Spec.Containers {
+				pod.Status.ContainerStatuses = append(pod.Status.ContainerStatuses, corev1.ContainerStatus{
+					Name: c.Name, State: corev1.ContainerState{Terminated: &corev1.ContainerStateTerminated{}},
+				})
+			}
+		}
 		if _, err := s.kube.CoreV1().Pods("default").UpdateStatus(t.Context(), pod, metav1.UpdateOptions{}); err != nil {
 			t.Fatal(err)
 		}
@@ -476,6 +485,13 @@ func lostJournal(t *testing.T, s *realServer) {
 	detail := json.RawMessage(`{"pool":"gone","prefix":"10.8.0.2/16"}`)
 	if _, err := a.cluster.PutEndpoint(t.Context(), lease.Endpoint{Namespace: "default", Pod: "runs-on", PodUID: "earlier", Node: "new-disk", Addresses: []lease.EndpointAddress{
 		{Interface: "eth0", Addr: netip.MustParseAddr("10.8.0.2"), Detail: detail}, {Interface: "net1", Addr: netip.MustParseAddr("10.8.0.3"), Detail: detail},
+	}}); err != nil {
+		t.Fatal(err)
+	}
+	// It has an address that the status of one which has ended still tells of.
+	heir := s.pod(t, "heir", "new-disk")
+	if _, err := a.cluster.PutEndpoint(t.Context(), lease.Endpoint{Namespace: "default", Pod: heir.Name, PodUID: string(heir.UID), Node: "new-disk", Addresses: []lease.EndpointAddress{
+		{Interface: "net1", Addr: netip.MustParseAddr("10.8.0.17"), Detail: detail},
 	}}); err != nil {
 		t.Fatal(err)
 	}
@@ -490,11 +506,17 @@ func lostJournal(t *testing.T, s *realServer) {
 		if e.Pod == "runs-on" && e.Detail == nil {
 			t.Errorf("nothing tells of what pool %s is, which an endpoint names", e.Addr)
 		}
+		if e.Pod == "has-ended" {
+			t.Errorf("%s is for %s, which has ended, and not for %s", e.Addr, e.Pod, heir.Name)
+		}
 	}
 	want := map[netip.Addr]lease.State{
-		netip.MustParseAddr("10.8.0.1"): lease.Assigned,
-		netip.MustParseAddr("10.8.0.2"): lease.Assigned,
-		netip.MustParseAddr("10.8.0.3"): lease.Cooling,
+		netip.MustParseAddr("10.8.0.1"):  lease.Assigned,
+		netip.MustParseAddr("10.8.0.2"):  lease.Assigned,
+		netip.MustParseAddr("10.8.0.3"):  lease.Cooling,
+		netip.MustParseAddr("10.8.0.17"): lease.Assigned,
+		netip.MustParseAddr("10.8.0.18"): lease.Cooling,
+		netip.MustParseAddr("10.8.0.19"): lease.Cooling,
 	}
 	if diff := cmp.Diff(want, state, cmp.Comparer(func(x, y netip.Addr) bool { return x == y })); diff != "" {
 		t.Errorf("after the journal was lost (-want +got):\n%s", diff)

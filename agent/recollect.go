@@ -22,6 +22,10 @@ const firstInterface = "eth0"
 // recollection is an address that something tells a pod has.
 type recollection struct {
 	entry lease.Entry
+	pod   *corev1.Pod
+	// outlived is set when other pods are told to have the address as well,
+	// and this one's has ended.
+	outlived bool
 	// status is set when the pod's status tells, and version is that of the
 	// endpoint which does.
 	status  bool
@@ -31,9 +35,9 @@ type recollection struct {
 // recollect returns what endpoints and the status of this node's pods tell
 // about addresses in use, for a node that leases in blocks and has lost its
 // journal. A pinned address is its identity's alone. Of several pods that are
-// told to have one address, because an endpoint stays as it is when its pod
-// gives an address back, the one whose status says so has it, or the one whose
-// endpoint was written last.
+// told to have one address, because endpoint and status stay as they are when
+// their pod gives an address back, one that has not ended has it, and of these
+// the one whose status says so, or the one whose endpoint was written last.
 func (a *Agent) recollect(ctx context.Context, blocks []lease.Block) ([]lease.Entry, error) {
 	var all []recollection
 	for _, pod := range a.pods.informer.All() {
@@ -48,6 +52,9 @@ func (a *Agent) recollect(ctx context.Context, blocks []lease.Block) ([]lease.En
 		preferStatus(told)
 		all = append(all, told...)
 	}
+	if err := a.outlive(ctx, all); err != nil {
+		return nil, err
+	}
 	slices.SortStableFunc(all, worthMore)
 	known := map[netip.Addr]bool{}
 	var inUse []lease.Entry
@@ -58,6 +65,28 @@ func (a *Agent) recollect(ctx context.Context, blocks []lease.Block) ([]lease.En
 		}
 	}
 	return inUse, nil
+}
+
+// outlive finds out by quorum reads which of the pods that are told to have one
+// address have ended. An address that one pod alone is told to have is that
+// pod's: its sandbox may be there yet.
+func (a *Agent) outlive(ctx context.Context, all []recollection) error {
+	tellers := map[netip.Addr]int{}
+	for _, r := range all {
+		tellers[r.entry.Addr]++
+	}
+	for i := range all {
+		r := &all[i]
+		if tellers[r.entry.Addr] == 1 {
+			continue
+		}
+		at, err := a.cluster.PodAt(ctx, r.pod.Namespace, r.pod.Name)
+		if err != nil && ignoreNotFound(err) != nil {
+			return err
+		}
+		r.outlived = err != nil || at.UID != string(r.pod.UID) || at.Finished
+	}
+	return nil
 }
 
 // toldOf returns the addresses that the pod's endpoint and status tell of.
@@ -77,13 +106,13 @@ func (a *Agent) toldOf(ctx context.Context, pod *corev1.Pod) ([]recollection, er
 		// What is written of an earlier pod of the name counts where the status
 		// says that this one has the address too: its pool may be gone.
 		if ep.PodUID == string(pod.UID) || status[e.Addr] && e.Interface == firstInterface {
-			told = append(told, recollection{a.recollected(pod, e.Interface, e.Addr), status[e.Addr], ep.Version})
+			told = append(told, recollection{entry: a.recollected(pod, e.Interface, e.Addr), pod: pod, status: status[e.Addr], version: ep.Version})
 			told[len(told)-1].entry.Detail = e.Detail
 			delete(status, e.Addr)
 		}
 	}
 	for addr := range status {
-		r := recollection{entry: a.recollected(pod, firstInterface, addr), status: true}
+		r := recollection{entry: a.recollected(pod, firstInterface, addr), pod: pod, status: true}
 		r.entry.Detail = a.pools.detailOf(addr)
 		told = append(told, r)
 	}
@@ -135,13 +164,14 @@ func fits(e *lease.Entry, blocks []lease.Block) bool {
 func worthMore(x, y recollection) int {
 	return cmp.Or(
 		x.entry.Addr.Compare(y.entry.Addr),
+		cmp.Compare(rank(x.outlived), rank(y.outlived)),
 		-cmp.Compare(rank(x.status), rank(y.status)),
 		-cmp.Compare(len(x.version), len(y.version)),
 		-cmp.Compare(x.version, y.version))
 }
 
-func rank(status bool) int {
-	if status {
+func rank(claim bool) int {
+	if claim {
 		return 1
 	}
 	return 0
