@@ -14,6 +14,8 @@ import (
 	"time"
 
 	"github.com/google/go-cmp/cmp"
+
+	"github.com/holdfast-ipam/holdfast/bench/process"
 )
 
 func TestQuantileIsAValueThatWasMeasured(t *testing.T) {
@@ -194,7 +196,7 @@ func TestTableHasEachFigureInItsPlace(t *testing.T) {
 		{Round: 1, System: hostLocalName, Name: "plenty", Concurrency: 1, Pods: 10, Done: 10, Seconds: 1, Add: []float64{2, 4, 6}},
 		{Round: 1, System: holdfastName, Name: "plenty", Concurrency: 1, Pods: 10, Done: 10, Seconds: 2, Add: []float64{1, 3, 9}, Audited: 20,
 			Requests: []requests{{request{waited, "patch", "ipblocks"}, 5}, {request{background, "get", "spiderendpoints"}, 10}},
-			CPU:      map[string]float64{beside: 0.05}, Memory: memory{Peak: 32 << 10, Own: 8 << 10}},
+			CPU:      map[string]float64{beside: 0.05}, Memory: process.Memory{Peak: 32 << 10, Own: 8 << 10}},
 	}
 	var out bytes.Buffer
 	if err := r.print(&out); err != nil {

@@ -8,6 +8,8 @@ import (
 	"strings"
 	"sync"
 	"time"
+
+	"github.com/holdfast-ipam/holdfast/bench/process"
 )
 
 // stage is what was measured of one step of a scenario, for one system in one
@@ -40,7 +42,7 @@ type stage struct {
 	// CPU is the time that was used, in seconds, by whom.
 	CPU map[string]float64
 	// Memory is that of the system's process that has most.
-	Memory memory
+	Memory process.Memory
 
 	mu sync.Mutex
 }
@@ -173,7 +175,7 @@ func (b *bench) measure(ctx context.Context, name string, concurrency, pods int,
 	for who, seconds := range after.cpu {
 		s.CPU[who] += seconds - before.cpu[who]
 	}
-	if s.Memory, err = memoryOf(b.system.processes()); err != nil {
+	if s.Memory, err = process.MemoryOf(b.system.processes()); err != nil {
 		return err
 	}
 	b.report.add(s)
@@ -197,17 +199,17 @@ func (b *bench) read(ctx context.Context) (meters, error) {
 	if m.made, err = b.system.traffic(ctx); err != nil {
 		return m, err
 	}
-	if m.cpu[beside], err = cpuSeconds(b.system.processes()); err != nil || b.lab.server == nil {
+	if m.cpu[beside], err = process.CPUSeconds(b.system.processes()); err != nil || b.lab.server == nil {
 		return m, err
 	}
 	if err = b.lab.audit.read(); err != nil {
 		return m, err
 	}
 	m.audited = b.lab.audit.total()
-	if m.cpu["API server"], err = cpuSeconds([]int{b.lab.server.API().PID()}); err != nil {
+	if m.cpu["API server"], err = process.CPUSeconds([]int{b.lab.server.API().PID()}); err != nil {
 		return m, err
 	}
-	m.cpu["etcd"], err = cpuSeconds([]int{b.lab.server.Etcd().PID()})
+	m.cpu["etcd"], err = process.CPUSeconds([]int{b.lab.server.Etcd().PID()})
 	return m, err
 }
 

@@ -1,4 +1,5 @@
-package main
+// Package process reads what Linux tells of running programs.
+package process
 
 import (
 	"bytes"
@@ -12,9 +13,9 @@ import (
 // every Linux of today (proc(5)).
 const ticks = 100
 
-// cpuSeconds returns the CPU time that the processes have used, together, by
+// CPUSeconds returns the CPU time that the processes have used, together, by
 // their user and system time in /proc/PID/stat (proc(5), fields 14 and 15).
-func cpuSeconds(pids []int) (float64, error) {
+func CPUSeconds(pids []int) (float64, error) {
 	total := 0
 	for _, pid := range pids {
 		stat, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", pid))
@@ -34,8 +35,8 @@ func cpuSeconds(pids []int) (float64, error) {
 	return float64(total) / ticks, nil
 }
 
-// memory is what a process has resident, in KiB.
-type memory struct {
+// Memory is what a process has resident, in KiB.
+type Memory struct {
 	// Peak is the most it ever had (VmHWM in /proc/PID/status), the pages of
 	// its program's file included, which it shares with others.
 	Peak int
@@ -43,9 +44,9 @@ type memory struct {
 	Own int
 }
 
-// memoryOf returns the most of each of any of the processes.
-func memoryOf(pids []int) (memory, error) {
-	var most memory
+// MemoryOf returns the most of each of any of the processes.
+func MemoryOf(pids []int) (Memory, error) {
+	var most Memory
 	for _, pid := range pids {
 		status, err := os.ReadFile(fmt.Sprintf("/proc/%d/status", pid))
 		if err != nil {
