@@ -51,11 +51,12 @@ test: ## all parts from verify to e2e, then one summary (what CI runs)
 verify: $(BIN)/staticcheck $(BIN)/helm ## format, vet, lint, generated files, import tree, chart
 	@tools/verify $(RESULTS)/verify.json
 
-unit: $(BIN)/gotestsum ## tests with the race detector; no root, no docker
+unit: $(BIN)/gotestsum ## tests with the race detector, and two seconds of each fuzz target; no root, no docker
 	@mkdir -p $(RESULTS); failed=0
 	tools/uml
 	$(BIN)/gotestsum --format pkgname --hide-summary skipped --jsonfile $(RESULTS)/unit.json -- -race ./... || failed=1
 	cd tools && $(BIN)/gotestsum --format pkgname --jsonfile $(RESULTS)/tools.json -- ./... || failed=1
+	cd $(CURDIR) && tools/fuzz 2s || failed=1
 	exit $$failed
 
 # One process for each core plays runs; the race detector would shuffle them.
