@@ -46,10 +46,10 @@ func TestRatioIsTakenWithinARound(t *testing.T) {
 	at := func(round int, seconds float64) *stage { return &stage{Round: round, Done: 10, Seconds: seconds} }
 	x := &row{stages: []*stage{at(1, 1), at(2, 10), at(3, 4)}}
 	y := &row{stages: []*stage{at(2, 20), at(1, 4), at(3, 4)}}
-	if got, want := spread(x, y, rate), "2.00 (1.00 to 4.00)"; got != want {
+	if got, want := ratioOf(x, y, rate).String(), "2.00 (1.00 to 4.00)"; got != want {
 		t.Errorf("the ratio is %s, want %s", got, want)
 	}
-	if got := spread(x, &row{stages: []*stage{at(4, 1)}}, rate); got != "-" {
+	if got := ratioOf(x, &row{stages: []*stage{at(4, 1)}}, rate).String(); got != "-" {
 		t.Errorf("without a round in common the ratio is %s, want none", got)
 	}
 }
@@ -99,15 +99,15 @@ func TestAddressesSufficeAndOnesOfAnotherScenarioAreOthers(t *testing.T) {
 	for _, pods := range []int{nodeCount, 1000, maxPods} {
 		for n := range 3 {
 			exact, wide := newAddresses(n, pods, true), newAddresses(n, pods, false)
-			if !exact.subnet.Contains(exact.last()) || !wide.subnet.Contains(wide.last()) {
-				t.Errorf("for %d pods, %s or %s lies outside of %s", pods, exact.last(), wide.last(), wide.subnet)
+			if !exact.subnet.Contains(exact.last) || !wide.subnet.Contains(wide.last) {
+				t.Errorf("for %d pods, %s or %s lies outside of %s", pods, exact.last, wide.last, wide.subnet)
 			}
 			have := netip.AddrFrom4(exact.first.As4())
 			for range pods - 1 {
 				have = have.Next()
 			}
-			if have != exact.last() {
-				t.Errorf("for %d pods the last address is %s, want %s", pods, exact.last(), have)
+			if have != exact.last {
+				t.Errorf("for %d pods the last address is %s, want %s", pods, exact.last, have)
 			}
 			if next := newAddresses(n+1, pods, false); next.subnet.Overlaps(wide.subnet) {
 				t.Errorf("%s and %s overlap", next.subnet, wide.subnet)
@@ -179,6 +179,8 @@ func TestWrongCommandLineTellsWhatToWrite(t *testing.T) {
 		{"--concurrency 0", "like 1,10,50"},
 		{"--systems calico", "there are holdfast, host-local"},
 		{"--scenarios all", "there are idle, plenty"},
+		{"--idle 0s", "--idle is 0s"},
+		{"--crowd 0", "want 1 to"},
 		{"--json x", "only a --quick run is judged"},
 		{"more", "there are only flags"},
 	} {
@@ -199,7 +201,7 @@ func TestTableHasEachFigureInItsPlace(t *testing.T) {
 			CPU:      map[string]float64{beside: 0.05}, Memory: process.Memory{Peak: 32 << 10, Own: 8 << 10}},
 	}
 	var out bytes.Buffer
-	if err := r.print(&out); err != nil {
+	if err := r.print(&out, (*table).text); err != nil {
 		t.Fatal(err)
 	}
 	lines := map[string]bool{}
@@ -210,7 +212,7 @@ func TestTableHasEachFigureInItsPlace(t *testing.T) {
 		"plenty, 1 at a time holdfast 3.0 9.0 9.0 5.0 10 10 0 0 0",
 		"host-local 4.0 6.0 6.0 10.0 10 10 0 0 0",
 		"plenty, 1 at a time holdfast 0.00+0.50 0.00+0.00 1.00+0.00 2.00 0.0 5.0 0.0 0.0 32.0 8.0",
-		"holdfast: waited patch ipblocks 0.50; background get spiderendpoints 1.00",
+		"plenty, 1 at a time holdfast waited patch ipblocks 0.50; background get spiderendpoints 1.00",
 		"plenty, 1 at a time host-local 0.75 (0.75 to 0.75) 1.50 (1.50 to 1.50) 0.50 (0.50 to 0.50)",
 	} {
 		if !lines[want] {

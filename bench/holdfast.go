@@ -91,7 +91,7 @@ func (a *agent) ready(ctx context.Context) error {
 func (h *holdfast) offer(ctx context.Context, name string, r addresses) error {
 	_, err := h.lab.kinds.IPPools().Create(ctx, &v2beta1.SpiderIPPool{
 		ObjectMeta: metav1.ObjectMeta{Name: name},
-		Spec:       v2beta1.IPPoolSpec{Subnet: r.subnet.String(), IPs: v2beta1.Ranges{fmt.Sprintf("%s-%s", r.first, r.last())}},
+		Spec:       v2beta1.IPPoolSpec{Subnet: r.subnet.String(), IPs: v2beta1.Ranges{fmt.Sprintf("%s-%s", r.first, r.last)}},
 	}, metav1.CreateOptions{})
 	if err != nil {
 		return fmt.Errorf("create pool %s: %w", name, err)

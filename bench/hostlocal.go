@@ -3,6 +3,7 @@ package main
 import (
 	"context"
 	"encoding/json"
+	"net/netip"
 	"os"
 	"path/filepath"
 	"strings"
@@ -33,7 +34,7 @@ func (h *hostLocal) plugin(_ int, name string) (call, error) {
 		"ipam": map[string]any{
 			"type": "host-local", "dataDir": h.data(),
 			"ranges": [][]map[string]string{{{
-				"subnet": r.subnet.String(), "rangeStart": r.first.String(), "rangeEnd": r.last().String(),
+				"subnet": r.subnet.String(), "rangeStart": r.first.String(), "rangeEnd": r.last.String(),
 			}}},
 		},
 	})
@@ -51,11 +52,14 @@ func (h *hostLocal) held(_ context.Context, pods []*pod) (int, error) {
 		containers[p.container] = true
 	}
 	n := 0
-	files, err := filepath.Glob(filepath.Join(h.data(), "*", "*.*.*.*"))
+	files, err := filepath.Glob(filepath.Join(h.data(), "*", "*"))
 	if err != nil {
 		return 0, err
 	}
 	for _, file := range files {
+		if _, err := netip.ParseAddr(filepath.Base(file)); err != nil {
+			continue // its lock, or its note of the last address
+		}
 		text, err := os.ReadFile(file)
 		if err != nil {
 			return 0, err

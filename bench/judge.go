@@ -31,6 +31,13 @@ func (s *stage) wrongs() []string {
 		expect(all.of(waited) == 0, "%d requests while DEL waits", all.of(waited))
 	case strings.HasSuffix(s.Name, again):
 		expect(all.of(waited) == 0, "%d requests while ADD waits on a node with leases", all.of(waited))
+	case s.Name == samePods:
+		asked := all.of(waited) + all.of(ahead)
+		expect(asked == 0, "%d requests for pods that are the same", asked)
+		expect(s.Kept == s.Pods, "%d of %d pods kept their address", s.Kept, s.Pods)
+	case s.Name == ofPools8 || s.Name == ofPools48 || s.Name == oneOfMany:
+		// A lease is one read and one write, and nobody is in the way.
+		expect(all.of(waited) <= 2*s.Pods, "%d requests while %d ADDs wait for a lease", all.of(waited), s.Pods)
 	case s.Name == onItsNode:
 		changes := all.changes(waited) + all.changes(ahead)
 		expect(changes == 0, "%d changes for pods that come back", changes)

@@ -30,6 +30,16 @@ func TestQuickRunIsJudged(t *testing.T) {
 			s.Name, s.Requests = "plenty"+again, []requests{{request{waited, "create", "ipblocks"}, 1}}
 		}, "1 requests while ADD waits"},
 		{func(s *stage) {
+			s.Name, s.Requests = samePods, []requests{{request{ahead, "get", "ipblocks"}, 1}}
+		}, "1 requests for pods that are the same"},
+		{func(s *stage) { s.Name, s.Kept = samePods, 0 }, "kept their address"},
+		{func(s *stage) {
+			s.Name, s.Requests = ofPools8, []requests{{request{waited, "get", "ipblocks"}, 5}}
+		}, "5 requests while 2 ADDs wait"},
+		{func(s *stage) {
+			s.Name, s.Requests = oneOfMany, []requests{{request{waited, "get", "ipblocks"}, 2}, {request{waited, "patch", "ipblocks"}, 2}}
+		}, ""},
+		{func(s *stage) {
 			s.Name, s.Requests = "plenty"+deleted, []requests{{request{waited, "get", "ipblocks"}, 1}}
 		}, "1 requests while DEL waits"},
 	} {

@@ -27,7 +27,11 @@ type options struct {
 	scenarios    []string
 	// limit is for how long a stage begins ADDs.
 	limit time.Duration
-	quick bool
+	// idle is for how long it is looked at a system that nobody asks, crowded
+	// how many pools there are where they are many.
+	idle    time.Duration
+	crowded int
+	quick   bool
 	// bin has the programs, out gets the figures, json what came of judging
 	// them, if it is named.
 	bin, out, json string
@@ -71,21 +75,27 @@ func flags() []cli.Flag {
 		&cli.StringFlag{Name: "systems", Value: strings.Join(names(), ","), Usage: "`list` of what is measured"},
 		&cli.StringFlag{Name: "scenarios", Value: strings.Join(scenarioNames(), ","), Usage: "`list` of what is done"},
 		&cli.DurationFlag{Name: "limit", Value: time.Minute, Usage: "`time` after which a stage begins no more ADDs"},
+		&cli.DurationFlag{Name: "idle", Value: time.Minute, Usage: "`time` for which nothing is asked of a system, in the first round"},
+		&cli.IntFlag{Name: "crowd", Value: 10_000, Usage: "`number` of pools where they are many"},
 		&cli.BoolFlag{Name: "quick", Usage: "count requests, failures and leaks of Holdfast with few pods, judge them, and tell no times"},
 		&cli.StringFlag{Name: "bin", Value: apitest.BinDir(), Usage: "`directory` of the programs under measurement"},
 		&cli.StringFlag{Name: "json", Usage: "`file` for what came of judging a quick run, as go test -json writes it"},
-		&cli.StringFlag{Name: "out", Value: filepath.Join(filepath.Dir(apitest.BinDir()), "bench"), Usage: "`directory` for the figures as JSON"},
+		&cli.StringFlag{Name: "out", Value: filepath.Join(filepath.Dir(apitest.BinDir()), "bench"), Usage: "`directory` for the figures as JSON and for tables.md"},
 	}
 }
 
 // quickPods is small enough for seconds, and more than what one block has for
-// each node.
-const quickPods = 40
+// each node. quickCrowd is enough to see requests that are made for each pool.
+const (
+	quickPods  = 40
+	quickCrowd = 200
+)
 
 func parse(c *cli.Context) (options, error) {
 	o := options{
 		pods: c.Int("pods"), rounds: c.Int("rounds"), concurrency: c.IntSlice("concurrency"),
-		systems: strings.Split(c.String("systems"), ","), scenarios: strings.Split(c.String("scenarios"), ","), limit: c.Duration("limit"), quick: c.Bool("quick"), json: c.String("json"),
+		systems: strings.Split(c.String("systems"), ","), scenarios: strings.Split(c.String("scenarios"), ","), limit: c.Duration("limit"),
+		idle: c.Duration("idle"), crowded: c.Int("crowd"), quick: c.Bool("quick"), json: c.String("json"),
 	}
 	var err error
 	if o.bin, err = filepath.Abs(c.String("bin")); err != nil { // programs start in directories of their own
@@ -96,9 +106,12 @@ func parse(c *cli.Context) (options, error) {
 	}
 	if o.quick {
 		o.rounds, o.concurrency, o.systems = 1, []int{10}, []string{holdfastName}
-		o.scenarios = []string{inPlenty, inScarcity, withIdentity}
+		o.scenarios = []string{inPlenty, inScarcity, withIdentity, ofSizes, inCrowd}
 		if !c.IsSet("pods") {
 			o.pods = quickPods
+		}
+		if !c.IsSet("crowd") {
+			o.crowded = quickCrowd
 		}
 	}
 	return o, o.validate(c.NArg())
@@ -114,6 +127,10 @@ func (o *options) validate(arguments int) error {
 		return fmt.Errorf("--rounds is %d: want at least 1, and 5 to tell a spread", o.rounds)
 	case o.limit <= 0:
 		return fmt.Errorf("--limit is %s: want more than 0, like 1m", o.limit)
+	case o.idle <= 0:
+		return fmt.Errorf("--idle is %s: want more than 0, like 1m", o.idle)
+	case o.crowded < 1 || o.crowded > maxCrowd:
+		return fmt.Errorf("--crowd is %d: want 1 to %d", o.crowded, maxCrowd)
 	case o.json != "" && !o.quick:
 		return errors.New("--json is what came of judging, and only a --quick run is judged: figures go to --out")
 	case len(o.concurrency) == 0 || slices.Min(o.concurrency) < 1 || slices.Max(o.concurrency) > maxPods:

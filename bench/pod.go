@@ -22,7 +22,9 @@ type pod struct {
 	node int
 	// set is the StatefulSet's, or empty, network the addresses' name.
 	set, network string
-	uid          string
+	// six is set where these are IPv6 addresses.
+	six bool
+	uid string
 	// container is the sandbox's ID, another for each try.
 	container string
 	// address is that of the sandbox, before that of the sandbox before.
@@ -42,27 +44,27 @@ func newPods(prefix, set, network string, n int) []*pod {
 	return pods
 }
 
-// each calls f for every pod, so many at a time, and passes which of them it
-// is. Pods are begun in their order until ctx ends.
-func each(ctx context.Context, concurrency int, pods []*pod, f func(slot int, p *pod) error) error {
-	queue := make(chan *pod)
+// each calls f for every one, so many at a time, and passes which of these it
+// is. They are begun in their order until ctx ends.
+func each[T any](ctx context.Context, concurrency int, items []T, f func(slot int, item T) error) error {
+	queue := make(chan T)
 	var workers errgroup.Group
 	for slot := range concurrency {
 		workers.Go(func() error {
 			var first error
-			for p := range queue { // to the end, or nobody takes the others
+			for item := range queue { // to the end, or nobody takes the others
 				if first == nil {
-					first = f(slot, p)
+					first = f(slot, item)
 				}
 			}
 			return first
 		})
 	}
-	for _, p := range pods {
+	for _, item := range items {
 		if ctx.Err() != nil {
 			break
 		}
-		queue <- p
+		queue <- item
 	}
 	close(queue)
 	return workers.Wait()
@@ -74,11 +76,15 @@ func (l *lab) create(ctx context.Context, p *pod) error {
 		p.uid = newID()
 		return nil
 	}
+	family := "ipv4"
+	if p.six {
+		family = "ipv6"
+	}
 	object := &corev1.Pod{
 		ObjectMeta: metav1.ObjectMeta{
 			Name: p.name, Labels: map[string]string{"app": p.set},
 			// Only Holdfast reads it. It knows the pool before the ADD then.
-			Annotations: map[string]string{"ipam.spidernet.io/ippool": fmt.Sprintf(`{"ipv4":[%q]}`, p.network)},
+			Annotations: map[string]string{"ipam.spidernet.io/ippool": fmt.Sprintf(`{%q:[%q]}`, family, p.network)},
 		},
 		Spec: corev1.PodSpec{
 			NodeName:   nodeName(p.node),

@@ -1,7 +1,9 @@
 package main
 
 import (
+	"bytes"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -13,13 +15,15 @@ import (
 
 // report is what a run has found.
 type report struct {
-	// Machine tells where, Pods, Rounds and Limit how.
-	Machine machine
-	Pods    int
-	Rounds  int
-	Limit   string
-	Began   time.Time
-	Stages  []*stage
+	// Machine tells where, Versions what, Pods to Crowd how.
+	Machine  machine
+	Versions map[string]string
+	Pods     int
+	Rounds   int
+	Limit    string
+	Crowd    int
+	Began    time.Time
+	Stages   []*stage
 
 	options options
 }
@@ -28,13 +32,12 @@ type report struct {
 type machine struct {
 	Cores  int
 	Kernel string
-	Go     string
 }
 
 func newReport(o options) *report {
 	r := &report{
-		Machine: machine{Cores: runtime.NumCPU(), Go: runtime.Version()},
-		Pods:    o.pods, Rounds: o.rounds, Limit: o.limit.String(), Began: time.Now(), options: o,
+		Machine: machine{Cores: runtime.NumCPU()},
+		Pods:    o.pods, Rounds: o.rounds, Limit: o.limit.String(), Crowd: o.crowded, Began: time.Now(), options: o,
 	}
 	var u unix.Utsname
 	if unix.Uname(&u) == nil {
@@ -54,18 +57,23 @@ func (r *report) add(s *stage) {
 	r.say("%s, %s, %d at a time: %d of %d pods in %.1f s, %d failed", s.System, s.Name, s.Concurrency, s.Done, s.Pods, s.Seconds, s.Failed)
 }
 
-// save writes all figures, each latency included, as JSON.
+// save writes all figures, each latency included, as JSON, and, unless they are
+// counts only, the tables for a page.
 func (r *report) save() error {
+	if err := os.MkdirAll(r.options.out, 0o755); err != nil {
+		return err
+	}
 	text, err := json.MarshalIndent(r, "", " ")
 	if err != nil {
 		return err
 	}
-	if err := os.MkdirAll(r.options.out, 0o755); err != nil {
-		return err
-	}
-	name := "bench.json"
 	if r.options.quick {
-		name = "quick.json"
+		return os.WriteFile(filepath.Join(r.options.out, "quick.json"), append(text, '\n'), 0o644)
 	}
-	return os.WriteFile(filepath.Join(r.options.out, name), append(text, '\n'), 0o644)
+	var page bytes.Buffer
+	err = r.print(&page, (*table).markdown)
+	for name, text := range map[string][]byte{"bench.json": append(text, '\n'), "tables.md": page.Bytes()} {
+		err = errors.Join(err, os.WriteFile(filepath.Join(r.options.out, name), text, 0o644))
+	}
+	return err
 }

@@ -20,6 +20,7 @@ func Run(ctx context.Context, o options) error {
 		return err
 	}
 	r := newReport(o)
+	r.Versions, err = versions(ctx, &o)
 	for round := 1; round <= o.rounds && err == nil; round++ {
 		// The order changes, so that nobody is always the first.
 		order := slices.Clone(o.systems)
@@ -33,7 +34,7 @@ func Run(ctx context.Context, o options) error {
 		}
 	}
 	// What was measured until a failure is of use.
-	err = errors.Join(err, r.save(), r.print(os.Stdout))
+	err = errors.Join(err, r.save(), r.print(os.Stdout, (*table).text))
 	if err == nil && o.quick {
 		err = r.judge()
 	}
@@ -46,13 +47,12 @@ func Run(ctx context.Context, o options) error {
 // runOne measures one system once, each scenario in a lab of its own.
 func runOne(ctx context.Context, o *options, r *report, round int, name, dir string) error {
 	r.say("round %d of %d: %s", round, o.rounds, name)
-	clustered := !onOneNode(name)
-	for i, play := range o.chosen(clustered) {
+	for i, play := range o.chosen(name, round) {
 		s, err := newSystem(name)
 		if err != nil {
 			return err
 		}
-		l, err := newLab(ctx, o, fmt.Sprintf("%s%d", dir, i), slices.Max(o.concurrency), clustered)
+		l, err := newLab(ctx, o, fmt.Sprintf("%s%d", dir, i), slices.Max(o.concurrency), !onOneNode(name))
 		if err != nil {
 			return err
 		}
@@ -61,7 +61,7 @@ func runOne(ctx context.Context, o *options, r *report, round int, name, dir str
 			living: living{by: map[netip.Addr]*pod{}},
 		}
 		if err = s.open(ctx, l); err == nil {
-			err = b.settle(ctx) // what a start costs is not asked here
+			err = b.settle(ctx, settleLimit) // what a start costs is not asked here
 		}
 		if err == nil {
 			err = play(ctx, b)

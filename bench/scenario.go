@@ -2,7 +2,6 @@ package main
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"time"
 )
@@ -16,13 +15,9 @@ type bench struct {
 	system  system
 	lab     *lab
 	living  living
-	// network is the name of the addresses in use, offers how many there were.
-	network string
-	offers  int
+	// offers is how many times addresses were offered.
+	offers int
 }
-
-// idleTime is how long it is looked at a system that nobody asks.
-const idleTime = 10 * time.Second
 
 // The scenarios there are.
 const (
@@ -30,93 +25,122 @@ const (
 	inPlenty     = "plenty"
 	inScarcity   = "scarce"
 	withIdentity = "statefulset"
+	ofSizes      = "sizes"
+	inCrowd      = "crowd"
 )
 
-func scenarioNames() []string { return []string{unasked, inPlenty, inScarcity, withIdentity} }
+func scenarioNames() []string {
+	return []string{unasked, inPlenty, inScarcity, withIdentity, ofSizes, inCrowd}
+}
 
 // scenario is what is measured in a lab of its own, so that the work that one
 // leaves behind is not counted in the next.
 type scenario func(ctx context.Context, b *bench) error
 
-// chosen are the scenarios of a run, for a system in a cluster or without.
-func (o *options) chosen(clustered bool) []scenario {
+// chosen are the scenarios of a round for a system. Idle ones are compared with
+// nothing: one round of them says all.
+func (o *options) chosen(system string, round int) []scenario {
 	var all []scenario
-	most := o.concurrency[len(o.concurrency)-1]
 	for _, name := range o.scenarios {
-		switch {
-		case name == unasked && clustered:
-			all = append(all, func(ctx context.Context, b *bench) error { return b.idle(ctx) })
-		case name == inPlenty:
-			for _, c := range o.concurrency {
-				all = append(all, func(ctx context.Context, b *bench) error {
-					return b.stateless(ctx, "plenty", c, false, c == most)
-				})
-			}
-		case name == inScarcity:
-			all = append(all, func(ctx context.Context, b *bench) error {
-				return b.stateless(ctx, asManyAsPods, most, true, true)
-			})
-		case name == withIdentity && clustered:
-			all = append(all, func(ctx context.Context, b *bench) error { return b.statefulSet(ctx, most) })
+		if lacks(system, name) == "" && (name != unasked || round == 1) {
+			all = append(all, o.scenario(name)...)
 		}
+	}
+	return all
+}
+
+// scenario returns what is done, once for each concurrency where that is the
+// question.
+func (o *options) scenario(name string) []scenario {
+	most := o.concurrency[len(o.concurrency)-1]
+	switch name {
+	case unasked:
+		return []scenario{func(ctx context.Context, b *bench) error { return b.idle(ctx) }}
+	case inScarcity:
+		return []scenario{func(ctx context.Context, b *bench) error {
+			return b.stateless(ctx, asManyAsPods, most, true, true)
+		}}
+	case withIdentity:
+		return []scenario{func(ctx context.Context, b *bench) error { return b.statefulSet(ctx, most) }}
+	case ofSizes:
+		return []scenario{func(ctx context.Context, b *bench) error { return b.sizes(ctx) }}
+	case inCrowd:
+		return []scenario{func(ctx context.Context, b *bench) error { return b.crowd(ctx, most) }}
+	}
+	var all []scenario
+	for _, c := range o.concurrency {
+		all = append(all, func(ctx context.Context, b *bench) error {
+			return b.stateless(ctx, amongPlenty, c, false, c == most)
+		})
 	}
 	return all
 }
 
 // The names of stages that are judged by themselves.
 const (
+	amongPlenty  = "plenty"
 	asManyAsPods = "as many as pods"
 	rebuilt      = ", rebuild"
 	again        = ", again"
 	deleted      = ", delete"
+	atFirst      = "StatefulSet, first"
+	samePods     = "StatefulSet, sandboxes anew"
 	onItsNode    = "StatefulSet, on its node"
 	toTheNext    = "StatefulSet, to the next node"
 )
 
 // idle measures a system that nobody asks.
 func (b *bench) idle(ctx context.Context) error {
-	return b.measure(ctx, fmt.Sprintf("idle for %s", idleTime), 0, 0, func(ctx context.Context, s *stage) error {
-		pause(ctx, idleTime)
-		s.Seconds = idleTime.Seconds()
+	return b.measure(ctx, unasked, 0, 0, func(ctx context.Context, s *stage) error {
+		pause(ctx, b.options.idle)
+		s.Seconds = b.options.idle.Seconds()
 		return ctx.Err()
 	})
 }
 
-// offer makes fresh addresses available. It reports whether the system can.
-func (b *bench) offer(ctx context.Context, exact bool) (bool, error) {
+// offer makes addresses available that nobody has used, under a fresh name.
+func (b *bench) offer(ctx context.Context, exact bool) (network string, err error) {
 	b.offers++
-	b.network = fmt.Sprintf("net-%d", b.offers)
-	err := b.system.offer(ctx, b.network, newAddresses(b.offers, b.options.pods, exact))
-	if errors.Is(err, errNotOffered) {
-		return false, nil
-	}
-	return err == nil, err
+	network = fmt.Sprintf("net-%d", b.offers)
+	return network, b.system.offer(ctx, network, newAddresses(b.offers, b.options.pods, exact))
 }
 
 // stateless starts pods from addresses that nobody has used before, and ends
 // them, with a rebuild between if asked for. Where addresses are plenty, it
 // does so again: a node is warm then.
 func (b *bench) stateless(ctx context.Context, name string, concurrency int, exact, rebuild bool) error {
-	if can, err := b.offer(ctx, exact); err != nil || !can {
+	network, err := b.offer(ctx, exact)
+	if err != nil {
 		return err
 	}
-	pods := newPods("pod-"+b.network, "", b.network, b.options.pods)
-	err := b.start(ctx, name, concurrency, pods)
+	pods := newPods("pod-"+network, "", network, b.options.pods)
+	err = b.start(ctx, name, concurrency, pods)
 	if err == nil && rebuild {
 		err = b.rebuild(ctx, name+rebuilt, concurrency, pods)
 	}
 	if err == nil {
 		err = b.stop(ctx, name+deleted, concurrency, pods)
 	}
-	if err != nil || exact || !warms(b.name) {
+	if err != nil || exact {
 		return err
 	}
-	pause(ctx, restTime)
-	pods = newPods("again-"+b.network, "", b.network, b.options.pods)
-	if err := b.start(ctx, name+again, concurrency, pods); err != nil {
-		return err
+	return b.again(ctx, name, concurrency, pods)
+}
+
+// again starts such pods as were there before, under other names, on nodes that
+// have leases from them, and ends them.
+func (b *bench) again(ctx context.Context, name string, concurrency int, before []*pod) error {
+	if !warms(b.name) {
+		return nil
 	}
-	return b.stop(ctx, name+again+deleted, concurrency, pods)
+	if !pause(ctx, restTime) {
+		return ctx.Err()
+	}
+	var pods []*pod
+	for _, p := range before {
+		pods = append(pods, &pod{name: "again-" + p.name, node: p.node % nodeCount, network: p.network, six: p.six})
+	}
+	return b.startAndStop(ctx, name+again, concurrency, pods)
 }
 
 // restTime is longer than Holdfast keeps an address from the next pod (coolDown).
@@ -230,17 +254,21 @@ func (b *bench) delAll(ctx context.Context, s *stage, concurrency int, pods []*p
 	return ended, err
 }
 
-// statefulSet starts the pods of a StatefulSet, replaces them on their nodes,
-// then on others, and scales down by half.
+// statefulSet starts the pods of a StatefulSet, gives them other sandboxes,
+// replaces them on their nodes, then on others, and scales down by half.
 func (b *bench) statefulSet(ctx context.Context, concurrency int) error {
-	if can, err := b.offer(ctx, false); err != nil || !can {
+	network, err := b.offer(ctx, false)
+	if err != nil {
 		return err
 	}
-	pods := newPods("web", "web", b.network, b.options.pods)
+	pods := newPods("web", "web", network, b.options.pods)
 	if err := b.lab.createSet(ctx, "web", len(pods)); err != nil {
 		return err
 	}
-	if err := b.start(ctx, "StatefulSet, first", concurrency, pods); err != nil {
+	if err := b.start(ctx, atFirst, concurrency, pods); err != nil {
+		return err
+	}
+	if err := b.renew(ctx, samePods, concurrency, pods); err != nil {
 		return err
 	}
 	if err := b.replace(ctx, onItsNode, concurrency, pods, 0); err != nil {
@@ -250,6 +278,21 @@ func (b *bench) statefulSet(ctx context.Context, concurrency int) error {
 		return err
 	}
 	return b.scaleDown(ctx, "StatefulSet, half of it until free", concurrency, pods)
+}
+
+// renew gives each pod another sandbox, as a runtime does when one has died: the
+// pod is the same, its UID too.
+func (b *bench) renew(ctx context.Context, name string, concurrency int, pods []*pod) error {
+	return b.measure(ctx, name, concurrency, len(pods), func(ctx context.Context, s *stage) error {
+		return b.timed(ctx, s, func(ctx context.Context) error {
+			return each(ctx, concurrency, running(pods), func(slot int, p *pod) error {
+				if err := b.del(ctx, s, slot, p); err != nil {
+					return err
+				}
+				return b.add(ctx, s, slot, p)
+			})
+		})
+	})
 }
 
 // replace ends all pods, and starts their successors so many nodes further.

@@ -76,7 +76,7 @@ func (b *bench) add(ctx context.Context, s *stage, slot int, p *pod) error {
 			return nil // the time is over: the pod is not among those done
 		}
 		p.container = newID()
-		c, err := b.system.plugin(p.node, b.network)
+		c, err := b.system.plugin(p.node, p.network)
 		if err != nil {
 			return err
 		}
@@ -108,7 +108,7 @@ func (b *bench) note(s *stage, p *pod) {
 // del ends the pod's sandbox.
 func (b *bench) del(ctx context.Context, s *stage, slot int, p *pod) error {
 	b.living.leave(p)
-	c, err := b.system.plugin(p.node, b.network)
+	c, err := b.system.plugin(p.node, p.network)
 	if err != nil {
 		return err
 	}
@@ -159,7 +159,7 @@ func (b *bench) measure(ctx context.Context, name string, concurrency, pods int,
 		err = do(ctx, s)
 	}
 	if err == nil {
-		err = b.settle(ctx)
+		err = b.settle(ctx, settleLimit)
 	}
 	var after meters
 	if err == nil {
@@ -226,9 +226,9 @@ const (
 	settleLimit = 20 * time.Second
 )
 
-// settle waits until the work behind a stage is done.
-func (b *bench) settle(ctx context.Context) error {
-	deadline := time.Now().Add(settleLimit)
+// settle waits until the work behind a stage is done, or for that long.
+func (b *bench) settle(ctx context.Context, limit time.Duration) error {
+	deadline := time.Now().Add(limit)
 	last := -1
 	for b.lab.server != nil && time.Now().Before(deadline) {
 		made, err := b.system.traffic(ctx)

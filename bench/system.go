@@ -4,6 +4,8 @@ import (
 	"context"
 	"fmt"
 	"net/netip"
+
+	"go4.org/netipx"
 )
 
 // system is an IPAM under measurement. A system is opened once, on a lab of
@@ -11,8 +13,7 @@ import (
 type system interface {
 	// open starts what the system needs beside its plugin.
 	open(ctx context.Context, l *lab) error
-	// offer makes addresses available under a name. errNotOffered says that
-	// the system cannot.
+	// offer makes addresses available under a name.
 	offer(ctx context.Context, name string, r addresses) error
 	// plugin returns how the runtime of a node calls the plugin for addresses
 	// that were offered.
@@ -64,6 +65,24 @@ func programsOf(name string) []string {
 	return []string{"whereabouts", "whereabouts-crds"}
 }
 
+// lacks says why a scenario is not measured with a system, or is empty. It is
+// a part of the report.
+func lacks(name, scenario string) string {
+	switch {
+	case scenario == unasked && (name == hostLocalName || name == whereaboutsName):
+		return "nothing of it runs while no pod starts"
+	case scenario == inScarcity && name == slicesName:
+		return "a slice belongs to its node: the last addresses do not serve every node"
+	case scenario == withIdentity && name == hostLocalName:
+		return "its addresses are those of one node, and nobody's by name"
+	case scenario == ofSizes && name == slicesName:
+		return "the size of a slice is the same for all, and more than a /28"
+	case scenario == inCrowd && name != holdfastName:
+		return "it has no pools that wait for pods: a range is written where it is used"
+	}
+	return ""
+}
+
 // onOneNode reports whether the system knows no cluster. Its pods are no
 // objects and are all on the first node.
 func onOneNode(name string) bool { return name == hostLocalName }
@@ -83,11 +102,8 @@ type call struct {
 
 // addresses is a range in a subnet of its own.
 type addresses struct {
-	subnet netip.Prefix
-	first  netip.Addr
-	count  int
-	// exact is set when there are as many as pods.
-	exact bool
+	subnet      netip.Prefix
+	first, last netip.Addr
 }
 
 // maxPods is what the addresses of a scenario suffice for.
@@ -98,23 +114,25 @@ const maxPods = 4000
 const plenty = 8
 
 // newAddresses returns the n-th range, for so many pods. Each is in a /16 of
-// its own and begins at a block's first address.
+// its own and begins at a block's first address. An exact one has no more
+// addresses than there are pods.
 func newAddresses(n, pods int, exact bool) addresses {
 	r := addresses{
 		subnet: netip.PrefixFrom(netip.AddrFrom4([4]byte{10, byte(64 + n%128), 0, 0}), 16),
 		first:  netip.AddrFrom4([4]byte{10, byte(64 + n%128), 0, 16}),
-		count:  pods, exact: exact,
 	}
+	count := pods
 	if !exact {
-		r.count = plenty * pods
+		count = plenty * pods
 	}
+	b := r.first.As4()
+	last := int(b[2])<<8 + int(b[3]) + count - 1
+	b[2], b[3] = byte(last>>8), byte(last)
+	r.last = netip.AddrFrom4(b)
 	return r
 }
 
-// last returns the last address.
-func (r addresses) last() netip.Addr {
-	b := r.first.As4()
-	n := int(b[2])<<8 + int(b[3]) + r.count - 1
-	b[2], b[3] = byte(n>>8), byte(n)
-	return netip.AddrFrom4(b)
+// allOf returns all addresses of a subnet but the first and the last one.
+func allOf(subnet netip.Prefix) addresses {
+	return addresses{subnet: subnet, first: subnet.Addr().Next(), last: netipx.PrefixLastIP(subnet).Prev()}
 }

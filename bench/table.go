@@ -10,196 +10,174 @@ import (
 	"text/tabwriter"
 )
 
-// row is a stage of one system over all rounds.
-type row struct {
-	system, name string
-	concurrency  int
-	stages       []*stage
+// table is a part of what is printed. A first column without a heading names
+// the step, once for all rows that are about it.
+type table struct {
+	// title says what it shows, note how it is to be read, if there is more
+	// to say.
+	title, note string
+	head        []string
+	rows        [][]string
 }
 
-// rows joins the rounds, in the order in which stages were first measured,
-// systems side by side.
-func (r *report) rows() []*row {
-	var all []*row
-	for _, s := range r.Stages {
-		i := slices.IndexFunc(all, func(x *row) bool {
-			return x.system == s.System && x.name == s.Name && x.concurrency == s.Concurrency
-		})
-		if i < 0 {
-			all = append(all, &row{s.System, s.Name, s.Concurrency, nil})
-			i = len(all) - 1
+// add appends a row.
+func (t *table) add(cells ...string) { t.rows = append(t.rows, cells) }
+
+// under returns the title if the row before is about another.
+func (t *table) under(title string) string {
+	for _, cells := range slices.Backward(t.rows) {
+		if cells[0] == title {
+			return ""
 		}
-		all[i].stages = append(all[i].stages, s)
-	}
-	order := map[string]int{}
-	for i, x := range all {
-		if _, ok := order[x.title()]; !ok {
-			order[x.title()] = i
+		if cells[0] != "" {
+			break
 		}
 	}
-	slices.SortStableFunc(all, func(x, y *row) int {
-		return cmp.Or(order[x.title()]-order[y.title()],
-			slices.Index(r.options.systems, x.system)-slices.Index(r.options.systems, y.system))
-	})
-	return all
+	return title
 }
 
-func (x *row) title() string {
-	if x.concurrency == 0 {
-		return x.name
+// text writes the table for a terminal.
+func (t *table) text(out io.Writer) error {
+	fmt.Fprintf(out, "\n%s\n", strings.TrimSuffix(t.title+". "+t.note, ". "))
+	w := tabwriter.NewWriter(out, 0, 0, 2, ' ', 0)
+	fmt.Fprintf(w, "\n%s\t\n", strings.ToUpper(strings.Join(t.head, "\t")))
+	for _, cells := range t.rows {
+		fmt.Fprintf(w, "%s\t\n", strings.Join(cells, "\t"))
 	}
-	return fmt.Sprintf("%s, %d at a time", x.name, x.concurrency)
+	return w.Flush()
 }
 
-// sum adds up a figure of all rounds.
-func (x *row) sum(f func(*stage) int) int {
-	n := 0
-	for _, s := range x.stages {
-		n += f(s)
+// markdown writes the table for a page.
+func (t *table) markdown(out io.Writer) error {
+	var text strings.Builder
+	fmt.Fprintf(&text, "\n### %s\n\n", t.title)
+	if t.note != "" {
+		fmt.Fprintf(&text, "%s.\n\n", t.note)
 	}
-	return n
-}
-
-func done(s *stage) int { return s.Done }
-
-// perPod divides by the pods that were done, or gives the figure of a round
-// where there are none.
-func (x *row) perPod(n float64) float64 {
-	return n / float64(cmp.Or(x.sum(done), len(x.stages)))
-}
-
-// times are the latencies that the row is about: of ADD, or of DEL where
-// nothing is added.
-func times(s *stage) []float64 {
-	if len(s.Add) > 0 {
-		return s.Add
+	line := func(cells []string) {
+		for _, c := range cells {
+			text.WriteString("| " + strings.ReplaceAll(c, "|", `\|`) + " ")
+		}
+		text.WriteString("|\n")
 	}
-	return s.Del
-}
-
-// pooled are the latencies of all rounds.
-func (x *row) pooled() []float64 {
-	var all []float64
-	for _, s := range x.stages {
-		all = append(all, times(s)...)
+	line(t.head)
+	text.WriteString(strings.Repeat("|---", len(t.head)) + "|\n")
+	for _, cells := range t.rows {
+		line(cells)
 	}
-	return all
-}
-
-// quantile returns the smallest of the values that is not less than the share
-// q of them, or 0 without any.
-func quantile(values []float64, q float64) float64 {
-	if len(values) == 0 {
-		return 0
-	}
-	sorted := slices.Sorted(slices.Values(values))
-	i := int(q*float64(len(sorted)) + 0.999999)
-	return sorted[min(max(i, 1), len(sorted))-1]
-}
-
-// rate is pods per second.
-func rate(s *stage) float64 {
-	if s.Seconds == 0 {
-		return 0
-	}
-	return float64(s.Done) / s.Seconds
-}
-
-// print writes the tables.
-func (r *report) print(out io.Writer) error {
-	var err error
-	for _, table := range []func(io.Writer){r.times, r.costs, r.kinds, r.ratios, r.troubles} {
-		w := tabwriter.NewWriter(out, 0, 0, 2, ' ', 0)
-		table(w)
-		err = cmp.Or(err, w.Flush())
-	}
+	_, err := io.WriteString(out, text.String())
 	return err
 }
 
-// times is the table of latencies and outcomes.
-func (r *report) times(w io.Writer) {
-	if r.options.quick {
-		fmt.Fprintf(w, "\n%d pods, one round: counts only\n\n\tSYSTEM\tPODS\tDONE\tFAILED\tKEPT\tLEFT\t\n", r.Pods)
-	} else {
-		fmt.Fprintf(w, "\n%d pods, %d rounds, %d cores: time of ADD (of DEL where pods are deleted) in ms\n\n\tSYSTEM\tP50\tP99\tMAX\tPODS/S\tPODS\tDONE\tFAILED\tKEPT\tLEFT\t\n", r.Pods, r.Rounds, r.Machine.Cores)
+// tables are all that there is to print of a run.
+func (r *report) tables() []table {
+	all := []table{r.times(), r.costs(), r.kinds()}
+	if !r.options.quick {
+		all = append([]table{r.conditions()}, all...)
+		all = append(all, r.ratios(), r.besides(), r.lacking())
 	}
-	head := heading("")
+	all = append(all, r.troubles())
+	if !r.options.quick {
+		all = append(all, r.goals())
+	}
+	return slices.DeleteFunc(all, func(t table) bool { return len(t.rows) == 0 })
+}
+
+// print writes the tables.
+func (r *report) print(out io.Writer, write func(*table, io.Writer) error) error {
+	for _, t := range r.tables() {
+		if err := write(&t, out); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// conditions is the table of what figures depend on.
+func (r *report) conditions() table {
+	t := table{title: "How it was measured", head: []string{"", "value"}}
+	t.add("when", r.Began.UTC().Format("2006-01-02 15:04 MST"))
+	t.add("machine", fmt.Sprintf("%d cores, Linux %s", r.Machine.Cores, r.Machine.Kernel))
+	t.add("asked for", fmt.Sprintf("%d pods on %d nodes, rounds: %d", r.Pods, nodeCount, r.Rounds))
+	t.add("no ADD begins after", r.Limit)
+	if slices.Contains(r.options.scenarios, inCrowd) {
+		t.add("pools where they are many", fmt.Sprint(r.Crowd))
+	}
+	for _, name := range slices.Sorted(maps.Keys(r.Versions)) {
+		t.add(name, r.Versions[name])
+	}
+	return t
+}
+
+// times is the table of latencies and outcomes.
+func (r *report) times() table {
+	t := table{
+		title: fmt.Sprintf("%d pods, rounds: %d, %d cores: time of ADD (of DEL where pods are deleted) in ms", r.Pods, r.Rounds, r.Machine.Cores),
+		note:  "A step begins no ADD after " + r.Limit + ": where fewer are done than there are pods, that was its end",
+		head:  []string{"", "system", "p50", "p99", "max", "pods/s", "pods", "done", "failed", "kept", "left"},
+	}
+	if r.options.quick {
+		t.title, t.note = fmt.Sprintf("%d pods, one round: counts only", r.Pods), ""
+		t.head = slices.Delete(t.head, 2, 6)
+	}
 	for _, x := range r.rows() {
-		fmt.Fprintf(w, "%s\t%s\t", head.of(x), x.system)
+		cells := []string{t.under(x.title()), x.system}
 		if !r.options.quick {
 			all := x.pooled()
-			fmt.Fprintf(w, "%.1f\t%.1f\t%.1f\t%.1f\t", quantile(all, 0.5), quantile(all, 0.99), quantile(all, 1), x.median(rate))
+			for _, figure := range []float64{quantile(all, 0.5), quantile(all, 0.99), quantile(all, 1), x.median(rate)} {
+				cells = append(cells, fmt.Sprintf("%.1f", figure))
+			}
 		}
-		fmt.Fprintf(w, "%d\t%d\t%d\t%d\t%d\t\n", x.sum(func(s *stage) int { return s.Pods }), x.sum(done),
-			x.sum(func(s *stage) int { return s.Failed }), x.sum(func(s *stage) int { return s.Kept }), x.sum(func(s *stage) int { return s.Left }))
+		for _, f := range []func(*stage) int{
+			func(s *stage) int { return s.Pods }, done, func(s *stage) int { return s.Failed },
+			func(s *stage) int { return s.Kept }, func(s *stage) int { return s.Left },
+		} {
+			cells = append(cells, fmt.Sprint(x.sum(f)))
+		}
+		t.add(cells...)
 	}
-}
-
-// heading is the title that a table has shown last.
-type heading string
-
-// of returns the row's title if it is a new one.
-func (h *heading) of(x *row) string {
-	if string(*h) == x.title() {
-		return ""
-	}
-	*h = heading(x.title())
-	return x.title()
-}
-
-// median is that of a figure over the rounds.
-func (x *row) median(f func(*stage) float64) float64 {
-	var all []float64
-	for _, s := range x.stages {
-		all = append(all, f(s))
-	}
-	return quantile(all, 0.5)
+	return t
 }
 
 // costs is the table of requests, CPU time and memory.
-func (r *report) costs(w io.Writer) {
-	fmt.Fprintf(w, "\nrequests for a pod, reads+writes (in a round, where there are no pods)")
-	if !r.options.quick {
-		fmt.Fprintf(w, "; CPU milliseconds for a pod; peak memory of an agent in MiB, and without its program's file")
+func (r *report) costs() table {
+	t := table{
+		title: "Requests for a pod, reads+writes (in a round, where there are no pods)",
+		head:  []string{"", "system", "waited for", "ahead", "background", "seen by server"},
 	}
-	fmt.Fprint(w, "\n\n\tSYSTEM\tWAITED FOR\tAHEAD\tBACKGROUND\tSEEN BY SERVER\t")
 	if !r.options.quick {
-		fmt.Fprint(w, "PLUGINS\tAGENTS\tSERVER\tETCD\tMEMORY\tOWN\t")
+		t.title += "; CPU milliseconds for a pod; peak memory of an agent in MiB, and without its program's file"
+		t.head = append(t.head, "plugins", "agents", "server", "etcd", "memory", "own")
 	}
-	fmt.Fprintln(w)
-	head := heading("")
 	for _, x := range r.rows() {
-		fmt.Fprintf(w, "%s\t%s\t%s\t%s\t%s\t%.2f\t", head.of(x), x.system, x.traffic(waited), x.traffic(ahead), x.traffic(background),
-			x.perPod(float64(x.sum(func(s *stage) int { return s.Audited }))))
-		if !r.options.quick {
-			fmt.Fprintf(w, "%.1f\t%.1f\t%.1f\t%.1f\t%.1f\t%.1f\t", x.cpu("plugins"), x.cpu(beside), x.cpu("API server"), x.cpu("etcd"),
-				x.median(func(s *stage) float64 { return float64(s.Memory.Peak) / 1024 }),
-				x.median(func(s *stage) float64 { return float64(s.Memory.Own) / 1024 }))
+		cells := []string{t.under(x.title()), x.system}
+		for _, class := range []string{waited, ahead, background} {
+			cells = append(cells, pair(x.traffic(class)))
 		}
-		fmt.Fprintln(w)
+		cells = append(cells, fmt.Sprintf("%.2f", x.perPod(float64(x.sum(func(s *stage) int { return s.Audited })))))
+		if !r.options.quick {
+			for _, figure := range []float64{
+				x.cpu("plugins"), x.cpu(beside), x.cpu("API server"), x.cpu("etcd"),
+				x.median(peak),
+				x.median(func(s *stage) float64 { return float64(s.Memory.Own) / 1024 }),
+			} {
+				cells = append(cells, fmt.Sprintf("%.1f", figure))
+			}
+		}
+		t.add(cells...)
 	}
+	return t
 }
 
-// traffic is "reads+writes" for a pod.
-func (x *row) traffic(class string) string {
-	changes := x.sum(func(s *stage) int { return s.tally().changes(class) })
-	reads := x.sum(func(s *stage) int { return s.tally().of(class) }) - changes
-	return fmt.Sprintf("%.2f+%.2f", x.perPod(float64(reads)), x.perPod(float64(changes)))
-}
-
-// cpu is in milliseconds for a pod.
-func (x *row) cpu(who string) float64 {
-	total := 0.0
-	for _, s := range x.stages {
-		total += s.CPU[who]
-	}
-	return x.perPod(total * 1000)
-}
+// pair is "reads+writes".
+func pair(reads, writes float64) string { return fmt.Sprintf("%.2f+%.2f", reads, writes) }
 
 // kinds is the table of requests by verb and resource.
-func (r *report) kinds(w io.Writer) {
-	fmt.Fprint(w, "\nrequests for a pod by kind, those of at least one for a hundred pods\n")
-	head := heading("")
+func (r *report) kinds() table {
+	t := table{
+		title: "Requests for a pod by kind, those of at least one for a hundred pods",
+		head:  []string{"", "system", "requests"},
+	}
 	for _, x := range r.rows() {
 		sum := tally{}
 		for _, s := range x.stages {
@@ -215,60 +193,83 @@ func (r *report) kinds(w io.Writer) {
 				parts = append(parts, fmt.Sprintf("%s %s %s %.2f", k.Class, k.Verb, k.Resource, n))
 			}
 		}
-		if len(parts) == 0 {
-			continue
+		if len(parts) > 0 {
+			t.add(t.under(x.title()), x.system, strings.Join(parts, "; "))
 		}
-		if title := head.of(x); title != "" {
-			fmt.Fprintln(w, title)
-		}
-		fmt.Fprintf(w, "   %s: %s\n", x.system, strings.Join(parts, "; "))
 	}
+	return t
 }
 
 // ratios compares Holdfast with each of the others, round by round.
-func (r *report) ratios(w io.Writer) {
-	if r.options.quick || len(r.options.systems) < 2 {
-		return
+func (r *report) ratios() table {
+	t := table{
+		title: "Holdfast as a multiple of each other system",
+		note:  "Median of the rounds (least to most). Of p50 and p99, less than 1 is to Holdfast's good, of pods per second more",
+		head:  []string{"", "to", "p50", "p99", "pods/s"},
 	}
-	fmt.Fprint(w, "\nHoldfast as a multiple of each other system: median of the rounds (least to most)\n\n\tTO\tP50\tP99\tPODS/S\t\n")
 	all := r.rows()
-	head := heading("")
 	for _, x := range all {
-		i := slices.IndexFunc(all, func(y *row) bool { return y.system == holdfastName && y.title() == x.title() })
-		if x.system == holdfastName || i < 0 || x.concurrency == 0 {
+		mine := find(all, holdfastName, x.title())
+		if x.system == holdfastName || mine == nil || x.concurrency == 0 {
 			continue
 		}
-		fmt.Fprintf(w, "%s\t%s", head.of(x), x.system)
-		for _, f := range []func(*stage) float64{
-			func(s *stage) float64 { return quantile(times(s), 0.5) },
-			func(s *stage) float64 { return quantile(times(s), 0.99) },
-			rate,
-		} {
-			fmt.Fprintf(w, "\t%s", spread(all[i], x, f))
-		}
-		fmt.Fprintln(w, "\t")
+		t.add(t.under(x.title()), x.system, ratioOf(mine, x, p50).String(), ratioOf(mine, x, p99).String(), ratioOf(mine, x, rate).String())
 	}
+	return t
 }
 
-// spread is the ratio of a figure of two systems in each round: "median (least
-// to most)".
-func spread(x, y *row, f func(*stage) float64) string {
-	var ratios []float64
-	for _, a := range x.stages {
-		for _, b := range y.stages {
-			if a.Round == b.Round && f(b) > 0 {
-				ratios = append(ratios, f(a)/f(b))
+// find returns the row of a system and a step, or nil.
+func find(all []*row, system, title string) *row {
+	i := slices.IndexFunc(all, func(x *row) bool { return x.system == system && x.title() == title })
+	if i < 0 {
+		return nil
+	}
+	return all[i]
+}
+
+// besides compares steps of one system with each other.
+func (r *report) besides() table {
+	t := table{
+		title: "Large pools and many pools as a multiple of small ones and of a single one",
+		note:  "Median of the rounds (least to most), within each system",
+		head:  []string{"", "system", "as a multiple of", "p50", "p99", "pods/s"},
+	}
+	all := r.rows()
+	for _, x := range all {
+		if y := x.base(all); y != nil {
+			t.add(t.under(x.title()), x.system, y.title(), ratioOf(x, y, p50).String(), ratioOf(x, y, p99).String(), ratioOf(x, y, rate).String())
+		}
+	}
+	return t
+}
+
+// base returns the row that a row of the same system is compared with, or nil.
+func (x *row) base(all []*row) *row {
+	name := comparedWith(x.name)
+	if name == "" {
+		return nil
+	}
+	y := *x
+	y.name = name
+	return find(all, x.system, y.title())
+}
+
+// lacking tells what was not measured, and why.
+func (r *report) lacking() table {
+	t := table{title: "Not measured, because it does not exist", head: []string{"scenario", "system", "why"}}
+	for _, scenario := range r.options.scenarios {
+		for _, system := range r.options.systems {
+			if why := lacks(system, scenario); why != "" {
+				t.add(t.under(scenario), system, why)
 			}
 		}
 	}
-	if len(ratios) == 0 {
-		return "-"
-	}
-	return fmt.Sprintf("%.2f (%.2f to %.2f)", quantile(ratios, 0.5), slices.Min(ratios), slices.Max(ratios))
+	return t
 }
 
 // troubles tells what plugins said that failed.
-func (r *report) troubles(w io.Writer) {
+func (r *report) troubles() table {
+	t := table{title: "What failed", head: []string{"", "system", "times", "what it said"}}
 	for _, x := range r.rows() {
 		said := map[string]int{}
 		for _, s := range x.stages {
@@ -277,7 +278,8 @@ func (r *report) troubles(w io.Writer) {
 			}
 		}
 		for _, text := range slices.Sorted(maps.Keys(said)) {
-			fmt.Fprintf(w, "\n%s, %s: %d times: %s\n", x.system, x.title(), said[text], text)
+			t.add(t.under(x.title()), x.system, fmt.Sprint(said[text]), text)
 		}
 	}
+	return t
 }

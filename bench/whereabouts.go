@@ -3,7 +3,6 @@ package main
 import (
 	"context"
 	"encoding/json"
-	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -12,9 +11,6 @@ import (
 
 	"github.com/holdfast-ipam/holdfast/agent/apitest"
 )
-
-// errNotOffered says that a system cannot do what a scenario is about.
-var errNotOffered = errors.New("the system does not offer this")
 
 const (
 	whereaboutsAPI = "/apis/whereabouts.cni.cncf.io/v1alpha1/namespaces/" + systemNamespace
@@ -115,9 +111,6 @@ func (w *whereabouts) offer(ctx context.Context, name string, r addresses) error
 	if !w.sliced {
 		return nil
 	}
-	if r.exact {
-		return errNotOffered
-	}
 	network, err := w.network(name)
 	if err != nil {
 		return err
@@ -179,7 +172,7 @@ func (w *whereabouts) network(name string) ([]byte, error) {
 	if w.sliced {
 		ipam["node_slice_size"] = slicePrefix
 	} else {
-		ipam["range_start"], ipam["range_end"] = r.first.String(), r.last().String()
+		ipam["range_start"], ipam["range_end"] = r.first.String(), r.last.String()
 	}
 	return json.Marshal(map[string]any{"cniVersion": "1.0.0", "name": name, "type": "macvlan", "ipam": ipam})
 }
