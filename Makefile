@@ -29,7 +29,7 @@ demo-down: ## remove the cluster, its images and the docker daemon if the demo s
 # The parts of `make test`, in the order from cheap to dear, and what of them
 # leaves results. One that fails keeps no other from its turn.
 PARTS := verify kind-up unit sim model mutants crash counts e2e
-SUMMARY := verify unit tools sim model mutants crash bench e2e
+SUMMARY := verify unit tools plot sim model mutants crash bench e2e
 
 # What takes as long as it is given gets a minute here.
 test: export MINUTES ?= 1
@@ -55,7 +55,8 @@ unit: $(BIN)/gotestsum ## tests with the race detector, and two seconds of each 
 	@mkdir -p $(RESULTS); failed=0
 	tools/uml
 	$(BIN)/gotestsum --format pkgname --hide-summary skipped --jsonfile $(RESULTS)/unit.json -- -race ./... || failed=1
-	cd tools && $(BIN)/gotestsum --format pkgname --jsonfile $(RESULTS)/tools.json -- ./... || failed=1
+	(cd tools && $(BIN)/gotestsum --format pkgname --jsonfile $(RESULTS)/tools.json -- ./...) || failed=1
+	(cd bench/plot && $(BIN)/gotestsum --format pkgname --jsonfile $(RESULTS)/plot.json -- ./...) || failed=1
 	cd $(CURDIR) && tools/fuzz 2s || failed=1
 	exit $$failed
 
@@ -86,14 +87,22 @@ crash: build $(BIN)/etcd $(BIN)/kube-apiserver ## break eight real agents and th
 	go build -o $(BIN)/crash ./e2e/crash
 	$(BIN)/crash -json $(RESULTS)/crash.json $(if $(MINUTES),-minutes $(MINUTES)) $(if $(SEED),-seed $(SEED))
 
-.PHONY: bench counts microbench
-bench: build $(BIN)/etcd $(BIN)/kube-apiserver $(if $(QUICK),,$(BIN)/whereabouts) ## what a pod start costs beside the alternatives, as root (PODS=1000 ROUNDS=5 LIMIT=1m)
+.PHONY: bench bench-docs counts microbench
+bench: build $(BIN)/etcd $(BIN)/kube-apiserver $(if $(QUICK),,$(BIN)/whereabouts) ## what a pod start costs beside the alternatives, as root (PODS=1000 ROUNDS=5 LIMIT=1m IDLE=1m CROWD=10000)
 	@go build -o $(BIN)/bench ./bench
-	$(BIN)/bench $(if $(QUICK),--quick --json $(RESULTS)/bench.json) $(if $(PODS),--pods $(PODS)) $(if $(ROUNDS),--rounds $(ROUNDS)) $(if $(SYSTEMS),--systems $(SYSTEMS)) $(if $(SCENARIOS),--scenarios $(SCENARIOS)) $(if $(LIMIT),--limit $(LIMIT))
+	$(BIN)/bench $(if $(QUICK),--quick --json $(RESULTS)/bench.json) $(if $(PODS),--pods $(PODS)) $(if $(ROUNDS),--rounds $(ROUNDS)) $(if $(SYSTEMS),--systems $(SYSTEMS)) $(if $(SCENARIOS),--scenarios $(SCENARIOS)) $(if $(LIMIT),--limit $(LIMIT)) $(if $(IDLE),--idle $(IDLE)) $(if $(CROWD),--crowd $(CROWD))
 	$(if $(QUICK),exit 0)
 	go -C bench/plot build -o $(BIN)/bench-plot .
 	$(BIN)/bench-plot -dir $(BUILD)/bench
-	echo "==> figures and pictures are in build/bench"
+	echo "==> figures and pictures are in build/bench, make bench-docs shows them in docs/performance.md"
+
+# The page has its tables between two marks, and its pictures beside it.
+bench-docs: ## put what `make bench` has found last into docs/performance.md
+	@test -s $(BUILD)/bench/tables.md || { echo "there are no figures yet: run make bench" >&2; exit 1; }
+	sed -i -e '/^<!-- tables -->$$/,/^<!-- end of tables -->$$/{//!d}' -e '/^<!-- tables -->$$/r $(BUILD)/bench/tables.md' docs/performance.md
+	mkdir -p docs/performance
+	rm -f docs/performance/*.svg
+	cp $(BUILD)/bench/*.svg docs/performance/
 
 counts: ## requests, failures and leaks of a few pods, judged: the part of bench that is the same on any machine
 	@$(MAKE) --no-print-directory bench QUICK=yes

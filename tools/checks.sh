@@ -12,13 +12,13 @@ check_vet() { go vet ./...; }
 # The scenarios on a cluster are behind a build tag, which vet must be told.
 check_vet_e2e() { go vet -tags e2e ./e2e/...; }
 
-check_vet_tools() { go -C tools vet ./...; }
+check_vet_tools() { go -C tools vet ./... && go -C bench/plot vet ./...; }
 
 check_staticcheck() {
-  "$BIN/staticcheck" -tags e2e ./... && (cd tools && "$BIN/staticcheck" ./...)
+  "$BIN/staticcheck" -tags e2e ./... && (cd tools && "$BIN/staticcheck" ./...) && (cd bench/plot && "$BIN/staticcheck" ./...)
 }
 
-check_tidy() { go mod tidy -diff && go -C tools mod tidy -diff; }
+check_tidy() { go mod tidy -diff && go -C tools mod tidy -diff && go -C bench/plot mod tidy -diff; }
 
 # forbid PACKAGES REGEXP WHY: none of the packages depends on one that matches.
 forbid() {
