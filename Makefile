@@ -107,6 +107,11 @@ bench-docs: ## put what `make bench` has found last into docs/performance.md
 counts: ## requests, failures and leaks of a few pods, judged: the part of bench that is the same on any machine
 	@$(MAKE) --no-print-directory bench QUICK=yes
 
+.PHONY: scale
+scale: $(BIN)/etcd $(BIN)/kube-apiserver ## what many agents cost an API server, and how it grows (AGENTS="100 300 1000" PODS=3000 RATE=100 REPLICAS=5000 IDLE=1m HOLDDOWN=1m)
+	@go build -o $(BIN)/scale ./bench/scale
+	$(BIN)/scale $(if $(AGENTS),--agents "$$(tr -s ' ' , <<<"$(strip $(AGENTS))")") $(if $(PODS),--pods $(PODS)) $(if $(RATE),--rate $(RATE)) $(if $(REPLICAS),--replicas $(REPLICAS)) $(if $(IDLE),--idle $(IDLE)) $(if $(HOLDDOWN),--hold-down $(HOLDDOWN))
+
 microbench: ## the hot paths with their allocations, ten times, for benchstat (into build/bench/micro.txt)
 	@mkdir -p $(BUILD)/bench
 	go test -run '^$$' -bench . -benchmem -count $(or $(COUNT),10) ./lease ./agent/journal ./agent/cluster ./agent/selection ./cni | tee $(BUILD)/bench/micro.txt
