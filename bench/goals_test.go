@@ -182,3 +182,17 @@ func TestSystemIsSaidToLackWhatIsNotMeasuredWithIt(t *testing.T) {
 		t.Errorf("the second round has %d scenarios and the first %d, want one less, for idling", len(second), len(first))
 	}
 }
+
+func TestTimesOfAShortRunOrABusyMachineAreNotForQuoting(t *testing.T) {
+	for _, c := range []struct {
+		pods, rounds int
+		load         float64
+		warned       bool
+	}{{1000, 5, 0.1, false}, {100, 5, 0.1, true}, {1000, 1, 0.1, true}, {1000, 5, 2, true}} {
+		r := figures()
+		r.Pods, r.Rounds, r.Machine.Load = c.pods, c.rounds, c.load
+		if got := strings.Contains(r.conditions().note, "say little"); got != c.warned {
+			t.Errorf("%+v: warned is %t", c, got)
+		}
+	}
+}

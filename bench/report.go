@@ -32,6 +32,8 @@ type report struct {
 type machine struct {
 	Cores  int
 	Kernel string
+	// Load is how many processes wanted to run in the minute before.
+	Load float64
 }
 
 func newReport(o options) *report {
@@ -42,6 +44,9 @@ func newReport(o options) *report {
 	var u unix.Utsname
 	if unix.Uname(&u) == nil {
 		r.Machine.Kernel = unix.ByteSliceToString(u.Release[:])
+	}
+	if load, err := os.ReadFile("/proc/loadavg"); err == nil {
+		_, _ = fmt.Sscan(string(load), &r.Machine.Load) // 0 where it is not told
 	}
 	return r
 }
@@ -54,7 +59,8 @@ func (r *report) say(format string, args ...any) {
 // add keeps a stage.
 func (r *report) add(s *stage) {
 	r.Stages = append(r.Stages, s)
-	r.say("%s, %s, %d at a time: %d of %d pods in %.1f s, %d failed", s.System, s.Name, s.Concurrency, s.Done, s.Pods, s.Seconds, s.Failed)
+	x := row{name: s.Name, concurrency: s.Concurrency}
+	r.say("%s, %s: %d of %d pods in %.1f s, %d failed", s.System, x.title(), s.Done, s.Pods, s.Seconds, s.Failed)
 }
 
 // save writes all figures, each latency included, as JSON, and, unless they are

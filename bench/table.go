@@ -93,11 +93,23 @@ func (r *report) print(out io.Writer, write func(*table, io.Writer) error) error
 	return nil
 }
 
+// A run with less than this, or on a machine that has other work, is not one to
+// quote times from.
+const (
+	enoughRounds = 5
+	enoughPods   = 1000
+	idleLoad     = 0.5
+)
+
 // conditions is the table of what figures depend on.
 func (r *report) conditions() table {
 	t := table{title: "How it was measured", head: []string{"", "value"}}
+	if r.Rounds < enoughRounds || r.Pods < enoughPods || r.Machine.Load > idleLoad {
+		t.note = fmt.Sprintf("This run shows that everything works, and its times say little: that takes %d rounds of %d pods on a machine that does nothing else", enoughRounds, enoughPods)
+	}
 	t.add("when", r.Began.UTC().Format("2006-01-02 15:04 MST"))
 	t.add("machine", fmt.Sprintf("%d cores, Linux %s", r.Machine.Cores, r.Machine.Kernel))
+	t.add("load of it just before", fmt.Sprintf("%.1f processes", r.Machine.Load))
 	t.add("asked for", fmt.Sprintf("%d pods on %d nodes, rounds: %d", r.Pods, nodeCount, r.Rounds))
 	t.add("no ADD begins after", r.Limit)
 	if slices.Contains(r.options.scenarios, inCrowd) {

@@ -35,12 +35,7 @@ func drawLatency(g group, path string) error {
 	p.Legend.Left, p.Legend.Top = true, true
 	p.Add(plotter.NewGrid())
 	for _, s := range g.systems {
-		sorted := slices.Sorted(slices.Values(s.add))
-		points := make(plotter.XYs, len(sorted))
-		for i, ms := range sorted {
-			points[i] = plotter.XY{X: max(ms, 0.01), Y: 100 * float64(i+1) / float64(len(sorted))}
-		}
-		line, err := plotter.NewLine(points)
+		line, err := plotter.NewLine(shares(s.add))
 		if err != nil {
 			return fmt.Errorf("%s, %s: %w", g.title, s.name, err)
 		}
@@ -49,6 +44,23 @@ func drawLatency(g group, path string) error {
 		p.Legend.Add(s.name, line)
 	}
 	return p.Save(16*vg.Centimeter, 10*vg.Centimeter, path)
+}
+
+// steps is how many steps a line has at most: more than an eye tells apart, and
+// few enough for a file that is kept.
+const steps = 400
+
+// shares returns which share in percent of the times is not above which of
+// them, the least and the greatest among them.
+func shares(times []float64) plotter.XYs {
+	sorted := slices.Sorted(slices.Values(times))
+	n := len(sorted)
+	var points plotter.XYs
+	for step := range min(n, steps) {
+		i := (n - 1) * step / max(min(n, steps)-1, 1)
+		points = append(points, plotter.XY{X: max(sorted[i], 0.01), Y: 100 * float64(i+1) / float64(n)})
+	}
+	return points
 }
 
 // drawRequests draws the requests for a pod of every step, those that it waits

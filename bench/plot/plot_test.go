@@ -75,3 +75,22 @@ func TestRequestsAreForAPodOverAllRounds(t *testing.T) {
 		t.Errorf("joined to %+v, want four ADDs with two requests each", g)
 	}
 }
+
+func TestLineHasFewStepsAndBothEnds(t *testing.T) {
+	for _, n := range []int{1, 2, steps, 5000} {
+		times := make([]float64, n)
+		for i := range times {
+			times[i] = float64(n - i)
+		}
+		points := shares(times)
+		last := points[len(points)-1]
+		if len(points) != min(n, steps) || points[0].X != 1 || last.X != float64(n) || last.Y != 100 {
+			t.Errorf("%d times make %d steps from %v to %v", n, len(points), points[0], last)
+		}
+		for i := 1; i < len(points); i++ {
+			if points[i].X < points[i-1].X || points[i].Y <= points[i-1].Y {
+				t.Errorf("of %d times, step %d falls from %v to %v", n, i, points[i-1], points[i])
+			}
+		}
+	}
+}
