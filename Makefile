@@ -88,9 +88,9 @@ crash: build $(BIN)/etcd $(BIN)/kube-apiserver ## break eight real agents and th
 	$(BIN)/crash -json $(RESULTS)/crash.json $(if $(MINUTES),-minutes $(MINUTES)) $(if $(SEED),-seed $(SEED))
 
 .PHONY: bench bench-docs counts microbench
-bench: build $(BIN)/etcd $(BIN)/kube-apiserver $(if $(QUICK),,$(BIN)/whereabouts) ## what a pod start costs beside the alternatives, as root (PODS=1000 ROUNDS=5 LIMIT=1m IDLE=1m CROWD=10000)
+bench: build $(BIN)/etcd $(BIN)/kube-apiserver $(if $(QUICK),,$(BIN)/whereabouts) ## what a pod start costs beside the alternatives, as root (PODS=1000 ROUNDS=5 LIMIT=1m PEER_LIMIT=1m IDLE=1m CROWD=10000)
 	@go build -o $(BIN)/bench ./bench
-	$(BIN)/bench $(if $(QUICK),--quick --json $(RESULTS)/bench.json) $(if $(PODS),--pods $(PODS)) $(if $(ROUNDS),--rounds $(ROUNDS)) $(if $(SYSTEMS),--systems $(SYSTEMS)) $(if $(SCENARIOS),--scenarios $(SCENARIOS)) $(if $(LIMIT),--limit $(LIMIT)) $(if $(IDLE),--idle $(IDLE)) $(if $(CROWD),--crowd $(CROWD))
+	$(BIN)/bench $(if $(QUICK),--quick --json $(RESULTS)/bench.json) $(if $(PODS),--pods $(PODS)) $(if $(ROUNDS),--rounds $(ROUNDS)) $(if $(SYSTEMS),--systems $(SYSTEMS)) $(if $(SCENARIOS),--scenarios $(SCENARIOS)) $(if $(LIMIT),--limit $(LIMIT)) $(if $(PEER_LIMIT),--peer-limit $(PEER_LIMIT)) $(if $(IDLE),--idle $(IDLE)) $(if $(CROWD),--crowd $(CROWD))
 	$(if $(QUICK),exit 0)
 	go -C bench/plot build -o $(BIN)/bench-plot .
 	$(BIN)/bench-plot -dir $(BUILD)/bench
@@ -110,7 +110,7 @@ counts: ## requests, failures and leaks of a few pods, judged: the part of bench
 .PHONY: scale
 scale: $(BIN)/etcd $(BIN)/kube-apiserver ## what many agents cost an API server, and how it grows (AGENTS="100 300 1000" PODS=3000 RATE=100 REPLICAS=5000 IDLE=1m HOLDDOWN=1m)
 	@go build -o $(BIN)/scale ./bench/scale
-	$(BIN)/scale $(if $(AGENTS),--agents "$$(tr -s ' ' , <<<"$(strip $(AGENTS))")") $(if $(PODS),--pods $(PODS)) $(if $(RATE),--rate $(RATE)) $(if $(REPLICAS),--replicas $(REPLICAS)) $(if $(IDLE),--idle $(IDLE)) $(if $(HOLDDOWN),--hold-down $(HOLDDOWN))
+	$(BIN)/scale $(if $(AGENTS),--agents "$$(tr -s ' ' , <<<"$(strip $(AGENTS))")") $(if $(PODS),--pods $(PODS)) $(if $(RATE),--rate $(RATE)) $(if $(REPLICAS),--replicas $(REPLICAS)) $(if $(PEER_LIMIT),--peer-limit $(PEER_LIMIT)) $(if $(IDLE),--idle $(IDLE)) $(if $(HOLDDOWN),--hold-down $(HOLDDOWN))
 
 microbench: ## the hot paths with their allocations, ten times, for benchstat (into build/bench/micro.txt)
 	@mkdir -p $(BUILD)/bench

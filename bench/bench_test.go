@@ -179,6 +179,7 @@ func TestWrongCommandLineTellsWhatToWrite(t *testing.T) {
 		{"--concurrency 0", "like 1,10,50"},
 		{"--systems calico", "there are holdfast, host-local"},
 		{"--scenarios all", "there are idle, plenty"},
+		{"--peer-limit 0s", "like 20s"},
 		{"--idle 0s", "--idle is 0s"},
 		{"--crowd 0", "want 1 to"},
 		{"--json x", "only a --quick run is judged"},

@@ -25,8 +25,8 @@ type options struct {
 	concurrency  []int
 	systems      []string
 	scenarios    []string
-	// limit is for how long a stage begins ADDs.
-	limit time.Duration
+	// limit is for how long a stage begins ADDs, peerLimit that of Whereabouts.
+	limit, peerLimit time.Duration
 	// idle is for how long it is looked at a system that nobody asks, crowded
 	// how many pools there are where they are many.
 	idle    time.Duration
@@ -75,6 +75,7 @@ func flags() []cli.Flag {
 		&cli.StringFlag{Name: "systems", Value: strings.Join(names(), ","), Usage: "`list` of what is measured"},
 		&cli.StringFlag{Name: "scenarios", Value: strings.Join(scenarioNames(), ","), Usage: "`list` of what is done"},
 		&cli.DurationFlag{Name: "limit", Value: time.Minute, Usage: "`time` after which a stage begins no more ADDs"},
+		&cli.DurationFlag{Name: "peer-limit", Usage: "`time` for Whereabouts instead, whose stages take longest (default: as --limit)"},
 		&cli.DurationFlag{Name: "idle", Value: time.Minute, Usage: "`time` for which nothing is asked of a system, in the first round"},
 		&cli.IntFlag{Name: "crowd", Value: 10_000, Usage: "`number` of pools where they are many"},
 		&cli.BoolFlag{Name: "quick", Usage: "count requests, failures and leaks of Holdfast with few pods, judge them, and tell no times"},
@@ -94,8 +95,11 @@ const (
 func parse(c *cli.Context) (options, error) {
 	o := options{
 		pods: c.Int("pods"), rounds: c.Int("rounds"), concurrency: c.IntSlice("concurrency"),
-		systems: strings.Split(c.String("systems"), ","), scenarios: strings.Split(c.String("scenarios"), ","), limit: c.Duration("limit"),
+		systems: strings.Split(c.String("systems"), ","), scenarios: strings.Split(c.String("scenarios"), ","), limit: c.Duration("limit"), peerLimit: c.Duration("peer-limit"),
 		idle: c.Duration("idle"), crowded: c.Int("crowd"), quick: c.Bool("quick"), json: c.String("json"),
+	}
+	if !c.IsSet("peer-limit") {
+		o.peerLimit = o.limit
 	}
 	var err error
 	if o.bin, err = filepath.Abs(c.String("bin")); err != nil { // programs start in directories of their own
@@ -127,6 +131,8 @@ func (o *options) validate(arguments int) error {
 		return fmt.Errorf("--rounds is %d: want at least 1, and 5 to tell a spread", o.rounds)
 	case o.limit <= 0:
 		return fmt.Errorf("--limit is %s: want more than 0, like 1m", o.limit)
+	case o.peerLimit <= 0:
+		return fmt.Errorf("--peer-limit is %s: want more than 0, like 20s", o.peerLimit)
 	case o.idle <= 0:
 		return fmt.Errorf("--idle is %s: want more than 0, like 1m", o.idle)
 	case o.crowded < 1 || o.crowded > maxCrowd:
@@ -147,6 +153,14 @@ func (o *options) validate(arguments int) error {
 		}
 	}
 	return o.ready()
+}
+
+// limitOf is for how long a stage of the system begins ADDs.
+func (o *options) limitOf(system string) time.Duration {
+	if system == whereaboutsName || system == slicesName {
+		return o.peerLimit
+	}
+	return o.limit
 }
 
 // errNotRoot says that the run may not make what it needs.

@@ -20,10 +20,12 @@ type report struct {
 	Versions map[string]string
 	Pods     int
 	Rounds   int
-	Limit    string
-	Crowd    int
-	Began    time.Time
-	Stages   []*stage
+	// Limit is for how long a stage began ADDs, PeerLimit that of Whereabouts.
+	Limit     string
+	PeerLimit string
+	Crowd     int
+	Began     time.Time
+	Stages    []*stage
 
 	options options
 }
@@ -39,7 +41,7 @@ type machine struct {
 func newReport(o options) *report {
 	r := &report{
 		Machine: machine{Cores: runtime.NumCPU()},
-		Pods:    o.pods, Rounds: o.rounds, Limit: o.limit.String(), Crowd: o.crowded, Began: time.Now(), options: o,
+		Pods:    o.pods, Rounds: o.rounds, Limit: o.limit.String(), PeerLimit: o.peerLimit.String(), Crowd: o.crowded, Began: time.Now(), options: o,
 	}
 	var u unix.Utsname
 	if unix.Uname(&u) == nil {

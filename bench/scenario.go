@@ -324,7 +324,7 @@ func (b *bench) scaleDown(ctx context.Context, name string, concurrency int, pod
 		if err != nil {
 			return err
 		}
-		until := began.Add(b.options.limit)
+		until := began.Add(b.options.limitOf(b.name))
 		for {
 			s.Left, err = b.system.held(ctx, ended)
 			if err != nil || s.Left == 0 || time.Now().After(until) {

@@ -184,7 +184,7 @@ func (b *bench) measure(ctx context.Context, name string, concurrency, pods int,
 
 // timed runs f with the time that a stage has, and notes how long it took.
 func (b *bench) timed(ctx context.Context, s *stage, f func(ctx context.Context) error) error {
-	limited, cancel := context.WithTimeout(ctx, b.options.limit)
+	limited, cancel := context.WithTimeout(ctx, b.options.limitOf(b.name))
 	defer cancel()
 	began := time.Now()
 	err := f(limited)

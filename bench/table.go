@@ -112,6 +112,9 @@ func (r *report) conditions() table {
 	t.add("load of it just before", fmt.Sprintf("%.1f processes", r.Machine.Load))
 	t.add("asked for", fmt.Sprintf("%d pods on %d nodes, rounds: %d", r.Pods, nodeCount, r.Rounds))
 	t.add("no ADD begins after", r.Limit)
+	if r.PeerLimit != r.Limit {
+		t.add("no ADD of Whereabouts begins after", r.PeerLimit)
+	}
 	if slices.Contains(r.options.scenarios, inCrowd) {
 		t.add("pools where they are many", fmt.Sprint(r.Crowd))
 	}
@@ -125,7 +128,7 @@ func (r *report) conditions() table {
 func (r *report) times() table {
 	t := table{
 		title: fmt.Sprintf("%d pods, rounds: %d, %d cores: time of ADD (of DEL where pods are deleted) in ms", r.Pods, r.Rounds, r.Machine.Cores),
-		note:  "A step begins no ADD after " + r.Limit + ": where fewer are done than there are pods, that was its end",
+		note:  "A step begins no ADD after " + r.Limit + " (of Whereabouts " + r.PeerLimit + "): where fewer are done than there are pods, that was its end",
 		head:  []string{"", "system", "p50", "p99", "max", "pods/s", "pods", "done", "failed", "kept", "left"},
 	}
 	if r.options.quick {
