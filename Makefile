@@ -110,7 +110,7 @@ counts: ## requests, failures and leaks of a few pods, judged: the part of bench
 .PHONY: scale
 scale: $(BIN)/etcd $(BIN)/kube-apiserver ## what many agents cost an API server, and how it grows (AGENTS="100 300 1000" PODS=3000 RATE=100 REPLICAS=5000 IDLE=1m HOLDDOWN=1m)
 	@go build -o $(BIN)/scale ./bench/scale
-	$(BIN)/scale $(if $(AGENTS),--agents "$$(tr -s ' ' , <<<"$(strip $(AGENTS))")") $(if $(PODS),--pods $(PODS)) $(if $(RATE),--rate $(RATE)) $(if $(REPLICAS),--replicas $(REPLICAS)) $(if $(PEER_LIMIT),--peer-limit $(PEER_LIMIT)) $(if $(IDLE),--idle $(IDLE)) $(if $(HOLDDOWN),--hold-down $(HOLDDOWN))
+	$(BIN)/scale $(if $(AGENTS),--agents "$$(tr -s ' ' , <<<"$(strip $(AGENTS))")") $(if $(PODS),--pods $(PODS)) $(if $(RATE),--rate $(RATE)) $(if $(REPLICAS),--replicas $(REPLICAS)) $(if $(IDLE),--idle $(IDLE)) $(if $(HOLDDOWN),--hold-down $(HOLDDOWN))
 
 microbench: ## the hot paths with their allocations, ten times, for benchstat (into build/bench/micro.txt)
 	@mkdir -p $(BUILD)/bench
