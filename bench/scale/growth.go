@@ -55,6 +55,9 @@ func grows(numbers []int, values []float64, noise float64) string {
 	if !ok || most < noise {
 		return "-"
 	}
+	if math.Abs(e) < 0.005 {
+		e = 0 // and not -0.00
+	}
 	return fmt.Sprintf("%s (%.2f)", way(e), e)
 }
 

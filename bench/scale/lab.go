@@ -247,14 +247,17 @@ const awaitStep = 100 * time.Millisecond
 
 // await repeats f until it finds nothing wrong.
 func await(ctx context.Context, limit time.Duration, what string, f func(context.Context) error) error {
-	ctx, cancel := context.WithTimeout(ctx, limit)
+	limited, cancel := context.WithTimeout(ctx, limit)
 	defer cancel()
 	for {
-		err := f(ctx)
+		err := f(limited)
 		if err == nil {
 			return nil
 		}
-		if !pause(ctx, awaitStep) {
+		if !pause(limited, awaitStep) {
+			if ctx.Err() != nil {
+				return ctx.Err()
+			}
 			return fmt.Errorf("it did not come about within %s that %s: %w", limit, what, err)
 		}
 	}

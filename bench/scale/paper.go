@@ -32,7 +32,7 @@ func (r *report) project(u unit) (p projected, ok bool) {
 	e, grown := exponent(sizes, values)
 	if !grown || way(e) == constant {
 		mean := sum / float64(len(values))
-		return projected{mean, fmt.Sprintf("%s (mean of %d sizes)", digits(mean), len(values))}, true
+		return projected{mean, fmt.Sprintf("%s (mean of %d)", digits(mean), len(values))}, true
 	}
 	a, b := fit(xs, values)
 	at := a + b*paperNodes

@@ -17,6 +17,9 @@ func compareKinds(x, y kind) int {
 
 // print writes the tables.
 func (r *report) print(out io.Writer) error {
+	if len(r.Stages) == 0 {
+		return nil // a run that was interrupted early
+	}
 	var err error
 	for _, table := range []func(io.Writer){r.overview, r.requests, r.watched, r.units, r.paper} {
 		w := tabwriter.NewWriter(out, 0, 0, 2, ' ', 0)
