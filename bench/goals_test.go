@@ -178,8 +178,19 @@ func TestSystemIsSaidToLackWhatIsNotMeasuredWithIt(t *testing.T) {
 	if got, want := len(o.chosen(holdfastName, 1)), len(scenarioNames())+1; got != want {
 		t.Errorf("holdfast plays %d scenarios, want all %d", got, want)
 	}
-	if first, second := o.chosen(holdfastName, 1), o.chosen(holdfastName, 2); len(second) != len(first)-1 {
-		t.Errorf("the second round has %d scenarios and the first %d, want one less, for idling", len(second), len(first))
+	for name, fewer := range map[string]int{holdfastName: 1, hostLocalName: 0, whereaboutsName: 1, slicesName: 2} {
+		if first, second := o.chosen(name, 1), o.chosen(name, 2); len(second) != len(first)-fewer {
+			t.Errorf("%s plays %d scenarios first and %d then, want %d fewer", name, len(first), len(second), fewer)
+		}
+	}
+	r := newReport(o)
+	r.Rounds = 2
+	for want, told := range map[string]bool{
+		"not measured: its addresses": true, "first round only: to it": true, "first round only: it is compared": true, "holdfast not": false,
+	} {
+		if got := strings.Contains(strings.Join(strings.Fields(printed(r.lacking())), " "), want); got != told {
+			t.Errorf("that it says %q is %t:\n%s", want, got, printed(r.lacking()))
+		}
 	}
 }
 

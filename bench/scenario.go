@@ -37,12 +37,11 @@ func scenarioNames() []string {
 // leaves behind is not counted in the next.
 type scenario func(ctx context.Context, b *bench) error
 
-// chosen are the scenarios of a round for a system. Idle ones are compared with
-// nothing: one round of them says all.
+// chosen are the scenarios of a round for a system.
 func (o *options) chosen(system string, round int) []scenario {
 	var all []scenario
 	for _, name := range o.scenarios {
-		if lacks(system, name) == "" && (name != unasked || round == 1) {
+		if lacks(system, name) == "" && (round == 1 || once(system, name) == "") {
 			all = append(all, o.scenario(name)...)
 		}
 	}

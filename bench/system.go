@@ -83,6 +83,18 @@ func lacks(name, scenario string) string {
 	return ""
 }
 
+// once says why one round of a scenario is enough for a system, or is empty. It
+// is a part of the report.
+func once(name, scenario string) string {
+	switch {
+	case scenario == unasked:
+		return "it is compared with nothing"
+	case scenario == withIdentity && name != holdfastName:
+		return "to it these pods are like any others"
+	}
+	return ""
+}
+
 // onOneNode reports whether the system knows no cluster. Its pods are no
 // objects and are all on the first node.
 func onOneNode(name string) bool { return name == hostLocalName }

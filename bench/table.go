@@ -269,13 +269,15 @@ func (x *row) base(all []*row) *row {
 	return find(all, x.system, y.title())
 }
 
-// lacking tells what was not measured, and why.
+// lacking tells what was not measured, or once, and why.
 func (r *report) lacking() table {
-	t := table{title: "Not measured, because it does not exist", head: []string{"scenario", "system", "why"}}
+	t := table{title: "Not measured, or in the first round only", head: []string{"scenario", "system", "why"}}
 	for _, scenario := range r.options.scenarios {
 		for _, system := range r.options.systems {
 			if why := lacks(system, scenario); why != "" {
-				t.add(t.under(scenario), system, why)
+				t.add(t.under(scenario), system, "not measured: "+why)
+			} else if why = once(system, scenario); why != "" && r.Rounds > 1 {
+				t.add(t.under(scenario), system, "first round only: "+why)
 			}
 		}
 	}
