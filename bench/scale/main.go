@@ -124,14 +124,9 @@ func Run(ctx context.Context, o options) error {
 			break
 		}
 	}
-	if err = errors.Join(err, r.print(os.Stdout)); err != nil && ctx.Err() == nil {
-		return fmt.Errorf("%w (logs are in %s)", err, dir)
+	err = errors.Join(err, r.print(os.Stdout), r.judge())
+	if err != nil && ctx.Err() == nil {
+		return fmt.Errorf("%w\n(logs are in %s)", err, dir)
 	}
-	if left := os.RemoveAll(dir); left != nil {
-		return errors.Join(err, left)
-	}
-	if err == nil {
-		err = r.judge()
-	}
-	return err
+	return errors.Join(err, os.RemoveAll(dir))
 }

@@ -20,8 +20,11 @@ type stage struct {
 	// Doing is how long the phase took in seconds, Seconds the same with the
 	// work behind it, until nobody asked for anything without being asked.
 	Doing, Seconds float64
-	// Pods is how many pods it was about.
+	// Pods is how many pods it was about, and Rate how many of them started or
+	// ended in a second. It is lower than asked for where the machine does not
+	// keep up.
 	Pods int
+	Rate float64
 	// Elected is what the agents have asked for that were elected at some time
 	// of the phase, Others the rest.
 	Elected, Others share
@@ -106,6 +109,7 @@ func (l *lab) read(ctx context.Context) (meters, error) {
 func (r *run) measure(ctx context.Context, name string, pods int, do func(context.Context) error) error {
 	r.report.say("%d agents: %s", r.agents, name)
 	r.elected.begin()
+	r.achieved = 0
 	before, err := r.lab.read(ctx)
 	if err != nil {
 		return err
@@ -125,6 +129,7 @@ func (r *run) measure(ctx context.Context, name string, pods int, do func(contex
 		Agents: r.agents, Name: name, Pods: pods,
 		Doing: doing.Seconds(), Seconds: after.at.Sub(before.at).Seconds(), CPU: map[string]float64{},
 	}
+	s.Rate = r.achieved
 	for who := range after.cpu {
 		s.CPU[who] = after.cpu[who] - before.cpu[who]
 	}

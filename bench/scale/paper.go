@@ -74,5 +74,5 @@ func (r *report) paper(w io.Writer) {
 		line("  at "+fmt.Sprint(r.Rate)+" pods a second, KiB a second", unit{phase, "", r.perPod(received)}, float64(r.Rate), "pods")
 		line("  at "+fmt.Sprint(r.Rate)+" pods a second, CPU ms of the API server a second", unit{phase, "", r.perPod(serverCPU)}, float64(r.Rate), "pods")
 	}
-	line("a tenth lost, requests", unit{loss, "", r.perLost(asked)}, float64(lostOf(paperNodes)), "nodes")
+	line("a tenth lost, requests", unit{loss, "", perLost(caused)}, float64(lostOf(paperNodes)), "nodes")
 }

@@ -27,6 +27,8 @@ type run struct {
 	gone    departed
 	trouble *trouble
 	elected electedAgents
+	// achieved is how many pods started or ended in a second in this phase.
+	achieved float64
 	// kept are the pods that exist all the while between two phases.
 	kept []*pod
 }
@@ -37,10 +39,10 @@ const (
 	idle      = "idle"
 	podStarts = "pod starts"
 	podEnds   = "pod ends"
-	upgrade   = "rolling upgrade"
-	loss      = "a tenth lost"
 	setUp     = "StatefulSet up"
 	setDown   = "StatefulSet down"
+	upgrade   = "rolling upgrade"
+	loss      = "a tenth lost"
 )
 
 // atSize goes through all phases with so many agents.
@@ -58,7 +60,7 @@ func atSize(ctx context.Context, o *options, rep *report, dir string, agents int
 	var following errgroup.Group
 	following.Go(func() error { r.follow(ctx); return nil })
 	for _, phase := range []func(context.Context) error{
-		r.startUp, r.idle, r.pods, r.upgrade, r.lose, r.set,
+		r.startUp, r.idle, r.pods, r.set, r.upgrade, r.lose,
 	} {
 		if err = phase(ctx); err != nil {
 			err = fmt.Errorf("%d agents: %w", agents, err)
@@ -92,7 +94,7 @@ func (r *run) idle(ctx context.Context) error {
 func (r *run) pods(ctx context.Context) error {
 	all := newPods("pod", "", r.lab.nodes, r.options.pods)
 	err := r.measure(ctx, podStarts, len(all), func(ctx context.Context) error {
-		return paced(ctx, r.options.rate, all, r.start)
+		return r.paced(ctx, all, r.start)
 	})
 	if err != nil {
 		return err
@@ -100,7 +102,7 @@ func (r *run) pods(ctx context.Context) error {
 	r.kept = all[:r.agents]
 	ending := all[r.agents:]
 	return r.measure(ctx, podEnds, len(ending), func(ctx context.Context) error {
-		err := paced(ctx, r.options.rate, ending, r.end)
+		err := r.paced(ctx, ending, r.end)
 		return errors.Join(err, r.collect(ctx))
 	})
 }

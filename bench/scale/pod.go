@@ -40,9 +40,12 @@ func newPods(prefix, set string, nodes []*node, n int) []*pod {
 }
 
 const (
+	// sandboxPause is between the binding of a pod and its first ADD. A kubelet
+	// has to see the pod, and its runtime to make a sandbox, before.
+	sandboxPause = 500 * time.Millisecond
 	// underWay is how many pods start or end at a time at most. When the
 	// machine cannot keep up with the rate, it is this many at a time.
-	underWay = 256
+	underWay = 512
 	// tries is how many sandboxes a kubelet makes for a pod here before the
 	// pod counts as one that never starts, retryPause the time between them.
 	tries      = 5
@@ -65,6 +68,15 @@ func paced(ctx context.Context, rate int, pods []*pod, f func(context.Context, *
 	return errors.Join(group.Wait(), ctx.Err())
 }
 
+// paced is the function of that name at the rate of the run. It notes the rate
+// that came about.
+func (r *run) paced(ctx context.Context, pods []*pod, f func(context.Context, *pod) error) error {
+	began := time.Now()
+	err := paced(ctx, r.options.rate, pods, f)
+	r.achieved = float64(len(pods)) / time.Since(began).Seconds()
+	return err
+}
+
 // start starts the pod as scheduler, runtime and kubelet do together: object, ADD,
 // status.
 func (r *run) start(ctx context.Context, p *pod) error {
@@ -72,7 +84,11 @@ func (r *run) start(ctx context.Context, p *pod) error {
 		return err
 	}
 	for try := range tries {
-		if try > 0 && !pause(ctx, retryPause) {
+		wait := sandboxPause
+		if try > 0 {
+			wait = retryPause
+		}
+		if !pause(ctx, wait) {
 			return ctx.Err()
 		}
 		if r.add(ctx, p) {

@@ -52,7 +52,7 @@ func TestFiveAgentsGoThroughAllPhases(t *testing.T) {
 	if err := json.Unmarshal(text, &r); err != nil {
 		t.Fatal(err)
 	}
-	want := []string{startUp, idle, podStarts, podEnds, upgrade, loss, setUp, setDown}
+	want := []string{startUp, idle, podStarts, podEnds, setUp, setDown, upgrade, loss}
 	if got := strings.Join(r.phases(), ", "); got != strings.Join(want, ", ") {
 		t.Fatalf("the phases were %s", got)
 	}

@@ -30,7 +30,7 @@ func (r *run) set(ctx context.Context) error {
 	var there atomic.Int64
 	err = r.measure(ctx, setUp, len(pods), func(ctx context.Context) error {
 		return r.scale(ctx, &there, len(pods), func(ctx context.Context) error {
-			return paced(ctx, r.options.rate, pods, func(ctx context.Context, p *pod) error {
+			return r.paced(ctx, pods, func(ctx context.Context, p *pod) error {
 				err := r.start(ctx, p)
 				there.Add(1)
 				return err
@@ -42,7 +42,7 @@ func (r *run) set(ctx context.Context) error {
 	}
 	return r.measure(ctx, setDown, len(pods), func(ctx context.Context) error {
 		err := r.scale(ctx, &there, 0, func(ctx context.Context) error {
-			return paced(ctx, r.options.rate, pods, func(ctx context.Context, p *pod) error {
+			return r.paced(ctx, pods, func(ctx context.Context, p *pod) error {
 				err := r.end(ctx, p)
 				there.Add(-1)
 				return err

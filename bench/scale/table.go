@@ -34,15 +34,15 @@ const mib = 1 << 20
 // overview is the table of times, CPU and memory.
 func (r *report) overview(w io.Writer) {
 	fmt.Fprintf(w, "\n%d cores, Linux %s, %s; pods at %d a second, %d agents upgraded at a time, hold-down %s\n", r.Cores, r.Kernel, r.Go, r.Rate, r.Batch, r.HoldDown)
-	fmt.Fprint(w, "seconds it took (until it was quiet); ADD in ms; CPU seconds; memory in MiB: for an agent (heap and stacks, resident), and of the API server\n\n")
-	fmt.Fprint(w, "\tAGENTS\tSECONDS\tQUIET\tPODS\tP50\tP99\tMAX\tCPU AGENTS\tSERVER\tETCD\tRUN\tMEMORY\tRESIDENT\tSERVER\t409\t429\tFAILED\t\n")
+	fmt.Fprint(w, "seconds it took (until it was quiet); pods a second that were achieved; ADD in ms; CPU seconds; memory in MiB: for an agent (heap and stacks, resident), and of the API server\n\n")
+	fmt.Fprint(w, "\tAGENTS\tSECONDS\tQUIET\tPODS\tPODS/S\tP50\tP99\tMAX\tCPU AGENTS\tSERVER\tETCD\tRUN\tMEMORY\tRESIDENT\tSERVER\t409\t429\tFAILED\t\n")
 	for _, phase := range r.phases() {
 		title := phase
 		for _, n := range r.sizes(phase) {
 			s := r.at(n, phase)
 			sum := s.all().total()
-			fmt.Fprintf(w, "%s\t%d\t%.1f\t%.1f\t%d\t%.1f\t%.1f\t%.1f\t%.1f\t%.1f\t%.1f\t%.1f\t%.2f\t%.2f\t%.0f\t%d\t%d\t%d\t\n",
-				title, n, s.Doing, s.Seconds, s.Pods, s.Adds[0], s.Adds[1], s.Adds[2],
+			fmt.Fprintf(w, "%s\t%d\t%.1f\t%.1f\t%d\t%.1f\t%.1f\t%.1f\t%.1f\t%.1f\t%.1f\t%.1f\t%.1f\t%.2f\t%.2f\t%.0f\t%d\t%d\t%d\t\n",
+				title, n, s.Doing, s.Seconds, s.Pods, s.Rate, s.Adds[0], s.Adds[1], s.Adds[2],
 				s.CPU[ofAgents], s.CPU[ofServer], s.CPU[ofEtcd], s.CPU[ofRun],
 				s.weight(), s.resident(), float64(s.Server)/1024, sum.Conflicts, sum.Throttled, sum.Failed)
 			title = ""
@@ -53,7 +53,7 @@ func (r *report) overview(w io.Writer) {
 // running is how many agents ran at the end of the phase.
 func (s *stage) running() float64 {
 	n := s.Agents
-	if s.Name == loss || s.Name == setUp || s.Name == setDown {
+	if s.Name == loss {
 		n -= lostOf(n)
 	}
 	return float64(n)
