@@ -344,29 +344,41 @@ func (l *Lessee) known(r *Request) (got []Entry, missing [][]Pool) {
 	return got, missing
 }
 
-// ownedIn returns the owner's address of the family of pools. The caller
-// holds l.mu.
-func (l *Lessee) ownedIn(r *Request, pools []Pool) (Entry, bool) {
+// ownedIn returns the owner's address of the family of pools: the one that it
+// has, before one that cools down since an earlier sandbox gave it back, of
+// which there may be several when pools have changed. The caller holds l.mu.
+func (l *Lessee) ownedIn(r *Request, pools []Pool) (best Entry, ok bool) {
 	for _, e := range l.entries {
-		if e.Owner != r.Owner || !familyIs(pools, e.Addr) {
+		if !l.ownedBy(&e, r, pools) {
 			continue
 		}
-		if l.started && !l.leased(e.Addr) {
-			continue // it was taken from this node: see [Lessee.Tidy]
-		}
-		if e.Detail == nil && e.Container == UnknownSandbox {
-			continue // nobody could tell a new sandbox what to do with it
-		}
-		switch e.State {
-		case Assigned, Retained:
-			return e, true
-		case Cooling:
-			if e.Sticky == r.Sticky && inSome(pools, e.Addr) {
-				return e, true
-			}
+		better := rank(&e) < rank(&best) || e.State == best.State && isLater(&e, &best)
+		if better || !ok {
+			best, ok = e, true
 		}
 	}
-	return Entry{}, false
+	return best, ok
+}
+
+// ownedBy reports whether an entry serves the owner of a request for the family
+// of pools.
+func (l *Lessee) ownedBy(e *Entry, r *Request, pools []Pool) bool {
+	switch {
+	case e.Owner != r.Owner || !familyIs(pools, e.Addr):
+		return false
+	case l.started && !l.leased(e.Addr):
+		return false // it was taken from this node: see [Lessee.Tidy]
+	case e.Detail == nil && e.Container == UnknownSandbox:
+		return false // nobody could tell a new sandbox what to do with it
+	case e.State == Cooling:
+		return e.Sticky == r.Sticky && inSome(pools, e.Addr)
+	}
+	return e.State == Assigned || e.State == Retained
+}
+
+// rank orders an owner's addresses by how much they are its.
+func rank(e *Entry) int {
+	return slices.Index([]State{Assigned, Retained, Cooling}, e.State)
 }
 
 func inSome(pools []Pool, addr netip.Addr) bool {

@@ -1,6 +1,7 @@
 package lease_test
 
 import (
+	"fmt"
 	"net/netip"
 	"testing"
 	"time"
@@ -81,6 +82,23 @@ func TestAllPoolsAreNamedWhenNoneHasAnAddress(t *testing.T) {
 		_, err := a.Acquire(w.Context(), r)
 		if want := `all IP addresses used out in pools ["one" "two"]`; err == nil || err.Error() != want {
 			t.Errorf("got %v, want %s", err, want)
+		}
+	})
+}
+
+// Its pools change, and change back: then one address cools down for the pod
+// that it was given back by, and another one is in use.
+func TestPodIsAnsweredWithTheAddressItHasAndNotWithOneThatCoolsDown(t *testing.T) {
+	history(t, func(w *world) {
+		a := w.node("a")
+		one, two := pool("one", 16, "10.0.0.0-10.0.1.15"), pool("two", 16, "10.0.2.0-10.0.3.15")
+		for i := range 16 { // a choice at random would be right in half of the cases
+			p := w.pod(fmt.Sprint("pod-", i), a)
+			a.del(a.add(p, one))
+			has := a.inOrder(p, two)
+			if got := a.inOrder(p, one, two); got != has {
+				t.Fatalf("%s has %s and is answered with %s\n%s", p.name, has, got, w)
+			}
 		}
 	})
 }

@@ -186,7 +186,7 @@ func (l *Lessee) retained(id Identity, pools []Pool) (Entry, bool) {
 	for _, e := range l.entries {
 		// One without detail is told by the endpoint, or not at all.
 		if e.Sticky && e.Identity() == id && familyIs(pools, e.Addr) && !l.busy[e.Addr] && e.Detail != nil &&
-			(e.State == Retained || e.State == Assigned) && !e.Since.Before(newest.Since) {
+			(e.State == Retained || e.State == Assigned) && isLater(&e, &newest) {
 			newest = e
 		}
 	}
@@ -195,6 +195,12 @@ func (l *Lessee) retained(id Identity, pools []Pool) (Entry, bool) {
 	}
 	l.busy[newest.Addr] = true
 	return newest, true
+}
+
+// isLater orders entries by when they came to be what they are, the zero Entry
+// before all others.
+func isLater(x, y *Entry) bool {
+	return cmp.Or(x.Since.Compare(y.Since), -x.Addr.Compare(y.Addr)) > 0 || !y.Addr.IsValid()
 }
 
 // confirm is the read of fact 3: it reports whether addr is leased to this

@@ -172,9 +172,27 @@ func (f *Fencer) forget(lessee lease.Node) {
 	delete(f.gone, lessee.UID)
 }
 
+// inUse are the addresses that pods may have, and whose pin they need for it: an
+// address that only the endpoint of an identity names is in use with its pin
+// and not without. The zero Identity needs none.
+type inUse map[netip.Addr]lease.Identity
+
+// of returns those of a block.
+func (u inUse) of(b *lease.Block) map[netip.Addr]bool {
+	used := map[netip.Addr]bool{}
+	for addr, id := range u {
+		if lease.BlockOf(addr) != b.Prefix() {
+			continue
+		}
+		pin, pinned := b.PinAt(addr)
+		used[addr] = id == lease.Identity{} || pinned && pin.Identity == id
+	}
+	return used
+}
+
 // look is the quorum reads right before a fencing. It returns false if the
 // node is back, and otherwise the addresses that pods bound to it have.
-func (f *Fencer) look(ctx context.Context, lessee lease.Node) (held map[netip.Addr]bool, gone bool, err error) {
+func (f *Fencer) look(ctx context.Context, lessee lease.Node) (held inUse, gone bool, err error) {
 	node, err := f.Node(ctx, lessee.Name)
 	switch {
 	case errors.Is(err, lease.ErrNotFound):
@@ -193,7 +211,7 @@ func (f *Fencer) look(ctx context.Context, lessee lease.Node) (held map[netip.Ad
 	if node != nil && string(node.UID) == lessee.UID {
 		successor = nil // it is this very node, out of service
 	}
-	held = make(map[netip.Addr]bool)
+	held = inUse{}
 	for i := range pods {
 		if err := f.holdings(ctx, &pods[i], successor, held); err != nil {
 			return nil, true, err
@@ -214,7 +232,7 @@ var errUnknownAddresses = errors.New("a pod is still bound to the node that is g
 // its Node is another one serves the pods of that one, for half a hold-down at
 // most, and a kubelet says within seconds that a pod runs. A pod that does not
 // run may be waiting for the very addresses that are to come free here.
-func (f *Fencer) holdings(ctx context.Context, pod *corev1.Pod, successor *corev1.Node, held map[netip.Addr]bool) error {
+func (f *Fencer) holdings(ctx context.Context, pod *corev1.Pod, successor *corev1.Node, held inUse) error {
 	if pod.Spec.HostNetwork || cluster.Finished(pod) {
 		return nil
 	}
@@ -234,17 +252,25 @@ func (f *Fencer) holdings(ctx context.Context, pod *corev1.Pod, successor *corev
 // told adds to held the addresses that the pod's endpoint, its status and what
 // Multus has written on it (multi-network specification 1.3, section 5) tell,
 // and returns of how many interfaces the one that tells the most does.
-func told(pod *corev1.Pod, e *lease.Endpoint, held map[netip.Addr]bool) (interfaces int) {
+func told(pod *corev1.Pod, e *lease.Endpoint, held inUse) (interfaces int) {
 	if e.PodUID == string(pod.UID) {
 		named := map[string]bool{}
 		for _, a := range e.Addresses {
-			held[a.Addr], named[a.Interface] = true, true
+			named[a.Interface] = true
+			if _, known := held[a.Addr]; known {
+				continue
+			}
+			var needs lease.Identity
+			if e.Sticky {
+				needs = lease.Identity{Namespace: e.Namespace, Pod: e.Pod, Interface: a.Interface, Kind: kindOf(e)}
+			}
+			held[a.Addr] = needs
 		}
 		interfaces = len(named)
 	}
 	hold := func(ip string) {
 		if addr, err := netip.ParseAddr(ip); err == nil {
-			held[addr] = true
+			held[addr] = lease.Identity{}
 			interfaces = max(interfaces, 1)
 		}
 	}
@@ -295,8 +321,8 @@ func hasSandbox(pod *corev1.Pod) bool {
 
 // endLease ends the lease that the node with the UID has in a block as read, but
 // for the addresses that are held, and returns how many those are. Pins stay.
-func endLease(ctx context.Context, c lease.Cluster, b lease.Block, uid string, held map[netip.Addr]bool) (left int, err error) {
-	ended := b.Fence(uid, held)
+func endLease(ctx context.Context, c lease.Cluster, b lease.Block, uid string, held inUse) (left int, err error) {
+	ended := b.Fence(uid, held.of(&b))
 	left = b.LeasedTo(uid).Len()
 	if ended == 0 {
 		return left, nil

@@ -7,6 +7,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/google/go-cmp/cmp"
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/types"
@@ -158,13 +159,13 @@ func TestPodBoundToTheNodeHoldsItsAddresses(t *testing.T) {
 		},
 	} {
 		test.pod.Namespace = "default"
-		held := map[netip.Addr]bool{}
+		held := inUse{}
 		err := (&Fencer{Cluster: c, HoldDown: time.Minute}).holdings(t.Context(), &test.pod, test.successor, held)
 		if errors.Is(err, errUnknownAddresses) != test.unknown || err != nil && !test.unknown {
 			t.Errorf("%s: %v, want unknown %v", test.claim, err, test.unknown)
 		}
 		for _, addr := range test.held {
-			if !held[netip.MustParseAddr(addr)] {
+			if _, ok := held[netip.MustParseAddr(addr)]; !ok {
 				t.Errorf("%s: %s is not held: %v", test.claim, addr, held)
 			}
 		}
@@ -198,8 +199,8 @@ func TestFencingEndsOneNodesLeaseAndKeepsPins(t *testing.T) {
 		t.Fatal(err)
 	}
 
-	held := map[netip.Addr]bool{b.Addr(3): true}
-	end := func(held map[netip.Addr]bool) (int, error) {
+	held := inUse{b.Addr(3): {}}
+	end := func(held inUse) (int, error) {
 		b, err := c.Block(t.Context(), b.Name())
 		if err != nil {
 			t.Fatal(err)
@@ -231,6 +232,41 @@ func TestFencingEndsOneNodesLeaseAndKeepsPins(t *testing.T) {
 	got := c.Blocks()[0]
 	if got.LeasedTo(dead.UID) != 0 || got.LeasedTo(alive.UID) != 0b110010 || len(got.Pins) != 1 {
 		t.Errorf("after fencing:\n%s", c)
+	}
+}
+
+// What is named without a pin, its StatefulSet has given up: a pod that waits
+// for that very address may be the one whose endpoint names it.
+func TestAddressThatAnIdentitysEndpointNamesIsInUseWithItsPinOnly(t *testing.T) {
+	b, err := lease.NewBlock(netip.MustParsePrefix("10.6.168.96/28"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	b.Claim(lease.Node{Name: "a", UID: "a"}, 0b1111)
+	if err := b.Pin("a", b.Addr(1), lease.Identity{Namespace: "default", Pod: "web-0", Interface: "eth0"}); err != nil {
+		t.Fatal(err)
+	}
+	if err := b.Pin("a", b.Addr(2), lease.Identity{Namespace: "default", Pod: "db-0", Interface: "net1"}); err != nil {
+		t.Fatal(err)
+	}
+	for name, test := range map[string]struct {
+		sticky bool
+		ips    []corev1.PodIP
+		want   map[netip.Addr]bool
+	}{
+		"of an identity":      {true, nil, map[netip.Addr]bool{b.Addr(0): false, b.Addr(1): true, b.Addr(2): false}},
+		"and its status too":  {true, []corev1.PodIP{{IP: b.Addr(0).String()}}, map[netip.Addr]bool{b.Addr(0): true, b.Addr(1): true, b.Addr(2): false}},
+		"of no StatefulSet's": {false, nil, map[netip.Addr]bool{b.Addr(0): true, b.Addr(1): true, b.Addr(2): true}},
+	} {
+		pod := &corev1.Pod{ObjectMeta: metav1.ObjectMeta{UID: "u"}, Status: corev1.PodStatus{PodIPs: test.ips}}
+		e := &lease.Endpoint{Namespace: "default", Pod: "web-0", PodUID: "u", Sticky: test.sticky, Addresses: []lease.EndpointAddress{
+			{Interface: "net1", Addr: b.Addr(0)}, {Interface: "eth0", Addr: b.Addr(1)}, {Interface: "net1", Addr: b.Addr(2)},
+		}}
+		held := inUse{}
+		told(pod, e, held)
+		if diff := cmp.Diff(test.want, held.of(&b), cmp.Comparer(func(x, y netip.Addr) bool { return x == y })); diff != "" {
+			t.Errorf("an endpoint %s (-want +got):\n%s", name, diff)
+		}
 	}
 }
 
