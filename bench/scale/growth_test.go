@@ -116,6 +116,34 @@ func TestTablesHaveEachFigureInItsPlace(t *testing.T) {
 	}
 }
 
+func TestWritesThatEveryAgentIsToldOfAreCountedApart(t *testing.T) {
+	r := small()
+	for _, n := range []int{10, 100} {
+		r.Stages = append(r.Stages, &stage{Agents: n, Name: startUp, Seconds: 1, Others: share{Kinds: []figure{
+			{kind{"watch", "spiderendpoints"}, count{Requests: n}}, {kind{"watch", "pods"}, count{Requests: n}},
+			{kind{"watch", "statefulsets"}, count{Requests: 1}},
+		}}})
+		s := r.at(n, podStarts)
+		s.Others.Kinds = append(s.Others.Kinds,
+			figure{kind{"create", "spiderendpoints"}, count{Requests: 50}},
+			figure{kind{"update", "spiderendpoints/status"}, count{Requests: 25}},
+			figure{kind{"get", "spiderendpoints"}, count{Requests: 1000}},
+			figure{kind{"patch", "pods"}, count{Requests: 1000}},
+			figure{kind{"patch", "statefulsets"}, count{Requests: 1000}})
+		if got := r.toldToAll(s); got != 75 {
+			t.Errorf("%g writes are told to all, want 75", got)
+		}
+	}
+	var out bytes.Buffer
+	r.seats(&out)
+	if want := "1.500 (mean of 2) writes x 10 x 2.50\t= 38"; !strings.Contains(out.String(), want) {
+		t.Errorf("no %q in\n%s", want, &out)
+	}
+	if got := seatSeconds(11); got != 0.01 {
+		t.Errorf("11 watches take %g seat-seconds, want two seats for 5 ms", got)
+	}
+}
+
 func TestElectedAgentsAreCountedApart(t *testing.T) {
 	k := kind{"get", "leases"}
 	reading := func(a, b, c int) *Reading {

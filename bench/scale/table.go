@@ -21,7 +21,7 @@ func (r *report) print(out io.Writer) error {
 		return nil // a run that was interrupted early
 	}
 	var err error
-	for _, table := range []func(io.Writer){r.overview, r.requests, r.watched, r.units, r.paper} {
+	for _, table := range []func(io.Writer){r.overview, r.requests, r.watched, r.units, r.paper, r.seats} {
 		w := tabwriter.NewWriter(out, 0, 0, 2, ' ', 0)
 		table(w)
 		err = cmp.Or(err, w.Flush())

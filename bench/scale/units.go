@@ -95,6 +95,7 @@ func (r *report) allUnits() []unit {
 	for _, phase := range []string{podStarts, podEnds, setUp, setDown} {
 		all = append(all,
 			unit{phase, "requests for a pod", r.perPod(asked)},
+			unit{phase, "of these, writes of kinds that every agent watches", r.perPod(r.toldToAll)},
 			unit{phase, "watch events for a pod", r.perPod(events)},
 			unit{phase, "KiB received for a pod, by all agents", r.perPod(received)},
 			unit{phase, "CPU milliseconds of the API server for a pod", r.perPod(serverCPU)})
