@@ -232,10 +232,13 @@ func (c *Carrier) Busy(_ struct{}, requests *int) error {
 	return nil
 }
 
+// electionLeases is the kind of object by which agents elect one of them.
+const electionLeases = "leases"
+
 // steady reports whether agents ask for it again and again: the election, the
 // look at their own Node, and watches, which the API server ends after a while.
 func (k kind) steady() bool {
-	return k.Resource == "leases" || k == kind{"get", "nodes"} || k.Verb == "watch"
+	return k.Resource == electionLeases || k == kind{"get", "nodes"} || k.Verb == "watch"
 }
 
 // Weigh collects garbage and returns what is left.

@@ -41,7 +41,7 @@ func (r *report) project(u unit) (p projected, ok bool) {
 
 // paper is what a large cluster would cost.
 func (r *report) paper(w io.Writer) {
-	fmt.Fprintf(w, "\non paper: %d nodes and %d pods, from the slopes above\n\n", paperNodes, paperPods)
+	fmt.Fprintf(w, "\non paper: %d nodes and %d pods, from the slopes above. Watch events of a pool tell of all its pods; their size is that which was measured\n\n", paperNodes, paperPods)
 	line := func(title string, u unit, times float64, of string) {
 		p, ok := r.project(u)
 		if !ok {
