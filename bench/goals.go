@@ -24,6 +24,9 @@ func (r *report) goals() table {
 		note:  "A ratio is the median of the rounds (least to most); it is met within the spread if that of some round meets it",
 		head:  []string{"goal", "measured", "met"},
 	}
+	if !r.quotable() {
+		t.note += ". The times of this run say little"
+	}
 	all := r.rows()
 	for _, part := range []func(*table, []*row){floorGoals, tenfoldGoals, failureGoals, costGoals, memoryGoals, idleGoals, poolGoals} {
 		part(&t, all)

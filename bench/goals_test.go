@@ -2,10 +2,14 @@ package main
 
 import (
 	"bytes"
+	"os"
+	"path/filepath"
 	"slices"
 	"strings"
 	"testing"
 	"time"
+
+	"github.com/google/go-cmp/cmp"
 
 	"github.com/holdfast-ipam/holdfast/bench/process"
 )
@@ -205,5 +209,38 @@ func TestTimesOfAShortRunOrABusyMachineAreNotForQuoting(t *testing.T) {
 		if got := strings.Contains(r.conditions().note, "say little"); got != c.warned {
 			t.Errorf("%+v: warned is %t", c, got)
 		}
+	}
+}
+
+func TestTablesAreMadeAnewOfTheFiguresOfARun(t *testing.T) {
+	o := options{
+		systems: []string{hostLocalName, holdfastName}, scenarios: []string{inPlenty, inCrowd},
+		pods: 10, rounds: 2, limit: time.Minute, out: t.TempDir(),
+	}
+	if err := Main(t.Context(), []string{"bench", "--render", "--out", o.out}); err == nil || !strings.Contains(err.Error(), "without --render first") {
+		t.Errorf("without figures: %v", err)
+	}
+	r := newReport(o)
+	r.Stages = figures().Stages
+	if err := r.save(); err != nil {
+		t.Fatal(err)
+	}
+	page := filepath.Join(o.out, "tables.md")
+	before, err := os.ReadFile(page)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := os.Remove(page); err != nil {
+		t.Fatal(err)
+	}
+	if err := Main(t.Context(), []string{"bench", "--render", "--out", o.out}); err != nil {
+		t.Fatal(err)
+	}
+	after, err := os.ReadFile(page)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if diff := cmp.Diff(string(before), string(after)); diff != "" {
+		t.Errorf("the page of the figures read back (-first +again):\n%s", diff)
 	}
 }

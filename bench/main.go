@@ -32,6 +32,8 @@ type options struct {
 	idle    time.Duration
 	crowded int
 	quick   bool
+	// render only makes the tables of figures that are there.
+	render bool
 	// bin has the programs, out gets the figures, json what came of judging
 	// them, if it is named.
 	bin, out, json string
@@ -61,6 +63,9 @@ func Main(ctx context.Context, args []string) error {
 			if err != nil {
 				return err
 			}
+			if o.render {
+				return renderAgain(o, c.App.Writer)
+			}
 			return Run(c.Context, o)
 		},
 	}
@@ -79,6 +84,7 @@ func flags() []cli.Flag {
 		&cli.DurationFlag{Name: "idle", Value: time.Minute, Usage: "`time` for which nothing is asked of a system, in the first round"},
 		&cli.IntFlag{Name: "crowd", Value: 10_000, Usage: "`number` of pools where they are many"},
 		&cli.BoolFlag{Name: "quick", Usage: "count requests, failures and leaks of Holdfast with few pods, judge them, and tell no times"},
+		&cli.BoolFlag{Name: "render", Usage: "measure nothing, and make the tables of the figures in --out"},
 		&cli.StringFlag{Name: "bin", Value: apitest.BinDir(), Usage: "`directory` of the programs under measurement"},
 		&cli.StringFlag{Name: "json", Usage: "`file` for what came of judging a quick run, as go test -json writes it"},
 		&cli.StringFlag{Name: "out", Value: filepath.Join(filepath.Dir(apitest.BinDir()), "bench"), Usage: "`directory` for the figures as JSON and for tables.md"},
@@ -96,7 +102,7 @@ func parse(c *cli.Context) (options, error) {
 	o := options{
 		pods: c.Int("pods"), rounds: c.Int("rounds"), concurrency: c.IntSlice("concurrency"),
 		systems: strings.Split(c.String("systems"), ","), scenarios: strings.Split(c.String("scenarios"), ","), limit: c.Duration("limit"), peerLimit: c.Duration("peer-limit"),
-		idle: c.Duration("idle"), crowded: c.Int("crowd"), quick: c.Bool("quick"), json: c.String("json"),
+		idle: c.Duration("idle"), crowded: c.Int("crowd"), quick: c.Bool("quick"), render: c.Bool("render"), json: c.String("json"),
 	}
 	if !c.IsSet("peer-limit") {
 		o.peerLimit = o.limit
@@ -151,6 +157,9 @@ func (o *options) validate(arguments int) error {
 		if !slices.Contains(scenarioNames(), name) {
 			return fmt.Errorf("--scenarios names %q: there are %s", name, strings.Join(scenarioNames(), ", "))
 		}
+	}
+	if o.render {
+		return nil
 	}
 	return o.ready()
 }

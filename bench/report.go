@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"io"
 	"os"
 	"path/filepath"
 	"runtime"
@@ -15,11 +16,13 @@ import (
 
 // report is what a run has found.
 type report struct {
-	// Machine tells where, Versions what, Pods to Crowd how.
-	Machine  machine
-	Versions map[string]string
-	Pods     int
-	Rounds   int
+	// Machine tells where, Versions to Scenarios what, Pods to Crowd how.
+	Machine   machine
+	Versions  map[string]string
+	Systems   []string
+	Scenarios []string
+	Pods      int
+	Rounds    int
 	// Limit is for how long a stage began ADDs, PeerLimit that of Whereabouts.
 	Limit     string
 	PeerLimit string
@@ -40,8 +43,8 @@ type machine struct {
 
 func newReport(o options) *report {
 	r := &report{
-		Machine: machine{Cores: runtime.NumCPU()},
-		Pods:    o.pods, Rounds: o.rounds, Limit: o.limit.String(), PeerLimit: o.peerLimit.String(), Crowd: o.crowded, Began: time.Now(), options: o,
+		Machine: machine{Cores: runtime.NumCPU()}, Systems: o.systems, Scenarios: o.scenarios,
+		Pods: o.pods, Rounds: o.rounds, Limit: o.limit.String(), PeerLimit: o.peerLimit.String(), Crowd: o.crowded, Began: time.Now(), options: o,
 	}
 	var u unix.Utsname
 	if unix.Uname(&u) == nil {
@@ -78,10 +81,34 @@ func (r *report) save() error {
 	if r.options.quick {
 		return os.WriteFile(filepath.Join(r.options.out, "quick.json"), append(text, '\n'), 0o644)
 	}
-	var page bytes.Buffer
-	err = r.print(&page, (*table).markdown)
-	for name, text := range map[string][]byte{"bench.json": append(text, '\n'), "tables.md": page.Bytes()} {
-		err = errors.Join(err, os.WriteFile(filepath.Join(r.options.out, name), text, 0o644))
+	if err := os.WriteFile(filepath.Join(r.options.out, figuresFile), append(text, '\n'), 0o644); err != nil {
+		return err
 	}
-	return err
+	return r.savePage()
+}
+
+// figuresFile has all figures of a run, from which its tables and pictures are
+// made.
+const figuresFile = "bench.json"
+
+// savePage writes the tables for a page.
+func (r *report) savePage() error {
+	var page bytes.Buffer
+	if err := r.print(&page, (*table).markdown); err != nil {
+		return err
+	}
+	return os.WriteFile(filepath.Join(r.options.out, "tables.md"), page.Bytes(), 0o644)
+}
+
+// renderAgain makes the tables of the run whose figures are in the directory.
+func renderAgain(o options, out io.Writer) error {
+	text, err := os.ReadFile(filepath.Join(o.out, figuresFile))
+	if err != nil {
+		return fmt.Errorf("no figures, run it without --render first: %w", err)
+	}
+	r := &report{options: o}
+	if err := json.Unmarshal(text, r); err != nil {
+		return fmt.Errorf("%s/%s: %w", o.out, figuresFile, err)
+	}
+	return errors.Join(r.savePage(), r.print(out, (*table).text))
 }

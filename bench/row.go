@@ -35,7 +35,7 @@ func (r *report) rows() []*row {
 	}
 	slices.SortStableFunc(all, func(x, y *row) int {
 		return cmp.Or(order[x.title()]-order[y.title()],
-			slices.Index(r.options.systems, x.system)-slices.Index(r.options.systems, y.system))
+			slices.Index(r.Systems, x.system)-slices.Index(r.Systems, y.system))
 	})
 	return all
 }

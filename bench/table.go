@@ -101,11 +101,16 @@ const (
 	idleLoad     = 0.5
 )
 
+// quotable reports whether the run's times say something.
+func (r *report) quotable() bool {
+	return r.Rounds >= enoughRounds && r.Pods >= enoughPods && r.Machine.Load <= idleLoad
+}
+
 // conditions is the table of what figures depend on.
 func (r *report) conditions() table {
 	t := table{title: "How it was measured", head: []string{"", "value"}}
-	if r.Rounds < enoughRounds || r.Pods < enoughPods || r.Machine.Load > idleLoad {
-		t.note = fmt.Sprintf("This run shows that everything works, and its times say little: that takes %d rounds of %d pods on a machine that does nothing else", enoughRounds, enoughPods)
+	if !r.quotable() {
+		t.note = fmt.Sprintf("This run shows that everything works, and its times say little: that takes %d rounds of %d pods on a machine that does nothing else. Requests, failures and addresses are counted as on any machine", enoughRounds, enoughPods)
 	}
 	t.add("when", r.Began.UTC().Format("2006-01-02 15:04 MST"))
 	t.add("machine", fmt.Sprintf("%d cores, Linux %s", r.Machine.Cores, r.Machine.Kernel))
@@ -115,7 +120,7 @@ func (r *report) conditions() table {
 	if r.PeerLimit != r.Limit {
 		t.add("no ADD of Whereabouts begins after", r.PeerLimit)
 	}
-	if slices.Contains(r.options.scenarios, inCrowd) {
+	if slices.Contains(r.Scenarios, inCrowd) {
 		t.add("pools where they are many", fmt.Sprint(r.Crowd))
 	}
 	for _, name := range slices.Sorted(maps.Keys(r.Versions)) {
@@ -272,8 +277,8 @@ func (x *row) base(all []*row) *row {
 // lacking tells what was not measured, or once, and why.
 func (r *report) lacking() table {
 	t := table{title: "Not measured, or in the first round only", head: []string{"scenario", "system", "why"}}
-	for _, scenario := range r.options.scenarios {
-		for _, system := range r.options.systems {
+	for _, scenario := range r.Scenarios {
+		for _, system := range r.Systems {
 			if why := lacks(system, scenario); why != "" {
 				t.add(t.under(scenario), system, "not measured: "+why)
 			} else if why = once(system, scenario); why != "" && r.Rounds > 1 {
