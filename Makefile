@@ -93,16 +93,19 @@ bench: build $(BIN)/etcd $(BIN)/kube-apiserver $(if $(QUICK),,$(BIN)/whereabouts
 	$(BIN)/bench $(if $(QUICK),--quick --json $(RESULTS)/bench.json) $(if $(PODS),--pods $(PODS)) $(if $(ROUNDS),--rounds $(ROUNDS)) $(if $(SYSTEMS),--systems $(SYSTEMS)) $(if $(SCENARIOS),--scenarios $(SCENARIOS)) $(if $(LIMIT),--limit $(LIMIT)) $(if $(PEER_LIMIT),--peer-limit $(PEER_LIMIT)) $(if $(IDLE),--idle $(IDLE)) $(if $(CROWD),--crowd $(CROWD))
 	$(if $(QUICK),exit 0)
 	go -C bench/plot build -o $(BIN)/bench-plot .
+	rm -f $(BUILD)/bench/*.svg
 	$(BIN)/bench-plot -dir $(BUILD)/bench
 	echo "==> figures and pictures are in build/bench, make bench-docs shows them in docs/performance.md"
 
-# The page has its tables between two marks, and its pictures beside it.
+# The page has its tables between two marks, and beside it the pictures that it
+# names.
 bench-docs: ## put what `make bench` has found last into docs/performance.md
 	@test -s $(BUILD)/bench/tables.md || { echo "there are no figures yet: run make bench" >&2; exit 1; }
 	sed -i -e '/^<!-- tables -->$$/,/^<!-- end of tables -->$$/{//!d}' -e '/^<!-- tables -->$$/r $(BUILD)/bench/tables.md' docs/performance.md
-	mkdir -p docs/performance
-	rm -f docs/performance/*.svg
-	cp $(BUILD)/bench/*.svg docs/performance/
+	rm -rf docs/performance && mkdir docs/performance
+	for picture in $$(grep -o '(performance/[a-z0-9-]*\.svg)' docs/performance.md | tr -d '()'); do
+		cp $(BUILD)/bench/$${picture#*/} docs/$$picture
+	done
 
 counts: ## requests, failures and leaks of a few pods, judged: the part of bench that is the same on any machine
 	@$(MAKE) --no-print-directory bench QUICK=yes
