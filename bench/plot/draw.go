@@ -67,7 +67,7 @@ func shares(times []float64) plotter.XYs {
 // for at the bottom, lighter what was done ahead, lightest the background.
 func drawRequests(groups []group, path string) error {
 	p := plot.New()
-	p.Title.Text = "requests to the API server for a pod: waited for (dark), ahead, in the background (light)"
+	p.Title.Text = "requests for a pod, with the most ADDs at a time: waited for (dark), ahead, in the background (light)"
 	p.Y.Label.Text = "requests"
 	p.Y.Min = 0
 	p.Legend.Top = true
@@ -75,7 +75,7 @@ func drawRequests(groups []group, path string) error {
 	var titles []string
 	shown := map[string]bool{}
 	for at, g := range groups {
-		titles = append(titles, g.title)
+		titles = append(titles, g.step)
 		for i, s := range g.systems {
 			offset := vg.Points(width * 1.2 * (float64(i) - float64(len(g.systems)-1)/2))
 			bottom, err := stack(p, s, float64(at), vg.Points(width), offset)
@@ -93,7 +93,7 @@ func drawRequests(groups []group, path string) error {
 	p.Y.Max *= 1.3 // room for the legend
 	p.X.Tick.Label.Rotation = 0.6
 	p.X.Tick.Label.XAlign, p.X.Tick.Label.YAlign = -1, -0.5
-	return p.Save(max(16*vg.Centimeter, vg.Length(len(groups))*2.4*vg.Centimeter), 14*vg.Centimeter, path)
+	return p.Save(max(16*vg.Centimeter, vg.Length(len(groups))*1.8*vg.Centimeter), 14*vg.Centimeter, path)
 }
 
 // stack draws the bar of a system and returns its lowest part.

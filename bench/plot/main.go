@@ -49,7 +49,7 @@ func Run(dir string) error {
 			return err
 		}
 	}
-	return drawRequests(groups, filepath.Join(dir, "requests.svg"))
+	return drawRequests(compared(groups), filepath.Join(dir, "requests.svg"))
 }
 
 // fileName makes a title a part of a file's name.
@@ -75,8 +75,26 @@ type stage struct {
 
 // group is a step of all systems, over all rounds.
 type group struct {
-	title   string
-	systems []system
+	// title is the step's name and how many ADDs there were at a time.
+	title, step string
+	concurrency int
+	systems     []system
+}
+
+// compared returns the steps that more than one system took, each with the most
+// ADDs at a time that there were.
+func compared(groups []group) []group {
+	most := map[string]int{}
+	for _, g := range groups {
+		most[g.step] = max(most[g.step], g.concurrency)
+	}
+	var some []group
+	for _, g := range groups {
+		if len(g.systems) > 1 && g.concurrency == most[g.step] {
+			some = append(some, g)
+		}
+	}
+	return some
 }
 
 // system is what one of them did there.
@@ -93,13 +111,14 @@ type system struct {
 // left out.
 func (r *report) groups() []group {
 	var all []group
-	find := func(title string) *group {
+	find := func(s *stage) *group {
+		title := fmt.Sprintf("%s, %d at a time", s.Name, s.Concurrency)
 		for i := range all {
 			if all[i].title == title {
 				return &all[i]
 			}
 		}
-		all = append(all, group{title: title})
+		all = append(all, group{title: title, step: s.Name, concurrency: s.Concurrency})
 		return &all[len(all)-1]
 	}
 	for i := range r.Stages {
@@ -107,7 +126,7 @@ func (r *report) groups() []group {
 		if len(s.Add) == 0 {
 			continue
 		}
-		find(fmt.Sprintf("%s, %d at a time", s.Name, s.Concurrency)).join(s)
+		find(s).join(s)
 	}
 	for _, g := range all {
 		for _, s := range g.systems {

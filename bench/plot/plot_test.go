@@ -94,3 +94,14 @@ func TestLineHasFewStepsAndBothEnds(t *testing.T) {
 		}
 	}
 }
+
+func TestRequestsAreShownWhereSystemsAreComparedAndAtTheirMost(t *testing.T) {
+	two := []system{{name: "a"}, {name: "b"}}
+	got := compared([]group{
+		{step: "plenty", concurrency: 1, systems: two}, {step: "plenty", concurrency: 50, systems: two},
+		{step: "alone", concurrency: 50, systems: two[:1]}, {step: "sizes", concurrency: 1, systems: two},
+	})
+	if len(got) != 2 || got[0].step != "plenty" || got[0].concurrency != 50 || got[1].step != "sizes" {
+		t.Errorf("shown are %+v, want plenty with 50 and sizes", got)
+	}
+}
