@@ -8,7 +8,8 @@
 // are objects bound to the nodes. The run does what a container runtime does
 // (plugin.go): it executes the plugin's binary, with the environment and the
 // network configuration of the CNI specification, for a sandbox that is a
-// network namespace. What is done is in scenario.go.
+// network namespace. What is done is in scenario.go and sizes.go, what it is to
+// show in goals.go. docs/performance.md tells users how to read it.
 //
 // The pods of a scenario are bound before the first ADD of it, as a kubelet
 // sees a pod some time before its runtime asks for an address; what a system
