@@ -11,10 +11,11 @@
 // phases.go.
 //
 // Requests, watch events and bytes are counted in the agents' own connections
-// (transport.go), so what the run asks for itself is not among them. Bytes are
-// those of bodies, after TLS and HTTP/2 and before decompression of answers,
-// by kind; those of the connections, all included, are counted apart. The
-// elected agent is told from the others by the holder of the election's Lease.
+// (transport.go), so what the run asks for itself is not among them. Bytes by
+// kind are those of bodies, after decompression: the API server compresses
+// large answers and events. What the network bears, TLS and HTTP/2 included, is
+// counted in the connections as a whole. The elected agent is told from the
+// others by the holder of the election's Lease.
 //
 // What is not there: kubelets' own traffic (status of nodes, events), other
 // controllers, a second API server, disks of their own for nodes and etcd.

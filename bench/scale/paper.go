@@ -44,7 +44,7 @@ func (r *report) paper(w io.Writer) {
 	fmt.Fprintf(w, "\non paper: %d nodes and %d pods, from the slopes above. Watch events of a pool tell of all its pods; their size is that which was measured\n\n", paperNodes, paperPods)
 	line := func(title string, u unit, times float64, of string) {
 		p, ok := r.project(u)
-		if !ok {
+		if !ok || p.value == 0 {
 			return
 		}
 		if times == 1 {

@@ -129,7 +129,7 @@ func (r *report) row(w io.Writer, phase, title string, least float64, of figureO
 
 // watched is the table of watch events and their bytes.
 func (r *report) watched(w io.Writer) {
-	fmt.Fprint(w, "\nwatch events of all agents together: how many (a second), and KiB of them (a second); bookmarks are among the bytes\n")
+	fmt.Fprint(w, "\nwatch events of all agents together: how many (a second), and KiB of them, decompressed (a second); bookmarks are among the bytes\n")
 	for _, phase := range r.phases() {
 		sizes := r.sizes(phase)
 		fmt.Fprintf(w, "\n%s\t%sGROWS\t\n", phase, columns(sizes, "agents"))
