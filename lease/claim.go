@@ -27,8 +27,9 @@ const (
 	// fullFor is how long a block counts as full, for each block of its
 	// pool; it lies between the two bounds. In a small pool an address that
 	// came free is found soon, in a large one nobody reads the same full
-	// blocks over and over.
-	fullFor    = 250 * time.Millisecond
+	// blocks over and over. What other nodes give back meanwhile is found by
+	// asking for room (room.go).
+	fullFor    = 500 * time.Millisecond
 	fullAtMost = 30 * time.Second
 	// turnTimeout bounds how long an earlier pool is waited for while there is
 	// an address of a later one.
@@ -58,18 +59,22 @@ func (l *Lessee) pick(ctx context.Context, r *Request, families [][]Pool) (picke
 
 // pickOne chooses from the first pool that has an address, be it that this node
 // leases it or that it can be claimed. A pool that is told to be leased out is
-// asked last: no pod waits for what a watch has told.
+// asked last: no pod waits for what a watch has told. Where a search finds
+// nothing, the cluster is asked where there is room.
 func (l *Lessee) pickOne(ctx context.Context, r *Request, pools []Pool) (Entry, error) {
 	// What has cooled down is free, however long a Tidy is under way.
 	l.cool()
 	var errs error
 	answers := true
-	for _, leasedOut := range []bool{false, true} {
+	for _, try := range []struct{ leasedOut, room bool }{{}, {leasedOut: true}, {room: true}} {
 		for i, p := range pools {
-			addr, ok := l.pickFree(p)
-			if !ok && answers && p.LeasedOut == leasedOut {
+			addr, ok := l.pickFree(r.Owner, p)
+			if !ok && answers && (try.room || p.LeasedOut == try.leasedOut) {
+				// With an address of a later pool here, it does not wait for long
+				// for a cluster that does not answer.
+				how := claimKey{pool: p.Name, room: try.room, hurried: slices.ContainsFunc(pools[i+1:], l.hasFree)}
 				var err error
-				addr, ok, err = l.pickClaimed(ctx, p, pools[i+1:])
+				addr, ok, err = l.pickClaimed(ctx, r.Owner, p, how)
 				errs = errors.Join(errs, err)
 				answers = err == nil || errors.Is(err, ErrSearching)
 			}
@@ -89,15 +94,13 @@ func (l *Lessee) pickOne(ctx context.Context, r *Request, pools []Pool) (Entry, 
 }
 
 // pickClaimed claims addresses of a pool until it gets one. It returns false if
-// there is none. With an address of a later pool here, it does not wait for long
-// for a cluster that does not answer.
-func (l *Lessee) pickClaimed(ctx context.Context, p Pool, later []Pool) (addr netip.Addr, ok bool, err error) {
-	hurried := slices.ContainsFunc(later, l.hasFree)
+// there is none.
+func (l *Lessee) pickClaimed(ctx context.Context, owner Owner, p Pool, how claimKey) (addr netip.Addr, ok bool, err error) {
 	for got := true; got && err == nil; {
-		got, err = l.claim(ctx, p, hurried)
+		got, err = l.claim(ctx, p, how)
 		// A claim whose answer was lost finds its own lease in the way when it
 		// tries again, so what it got is looked for whatever it says.
-		if addr, ok := l.pickFree(p); ok {
+		if addr, ok := l.pickFree(owner, p); ok {
 			return addr, true, nil
 		}
 	}
@@ -117,17 +120,21 @@ func (l *Lessee) hasFree(p Pool) bool {
 }
 
 // pickFree takes the free address of the pool that has been free the longest
-// and marks it busy.
-func (l *Lessee) pickFree(p Pool) (best netip.Addr, ok bool) {
+// and marks it busy, if there are more than wait for them before the owner.
+func (l *Lessee) pickFree(owner Owner, p Pool) (best netip.Addr, ok bool) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
+	n := 0
 	for addr := range l.freeAddrs() {
-		if p.Ranges.Contains(addr) && (!best.IsValid() || l.freeLonger(addr, best)) {
+		if !p.Ranges.Contains(addr) {
+			continue
+		}
+		if n++; !best.IsValid() || l.freeLonger(addr, best) {
 			best = addr
 		}
 	}
-	if !best.IsValid() {
-		return best, false
+	if n <= l.ahead(owner, p.Name) {
+		return netip.Addr{}, false
 	}
 	l.busy[best] = true
 	return best, true
@@ -142,11 +149,12 @@ func (l *Lessee) freeLonger(x, y netip.Addr) bool {
 	return x.Less(y)
 }
 
-// claimKey says who may share a claim: those who want addresses of one pool and
-// are as patient as each other.
+// claimKey says who may share a claim: those who want addresses of one pool,
+// are as patient as each other, and search it or go where there is room.
 type claimKey struct {
 	pool    string
 	hurried bool
+	room    bool
 }
 
 // claimCall is a claim that several pods wait for.
@@ -157,19 +165,18 @@ type claimCall struct {
 	err     error
 }
 
-// claim leases more addresses of a pool. Callers that ask for the same pool
-// while one claim is under way share it: it takes as many addresses as there
-// are callers. It returns false when there is none to take, and fails with
-// [ErrSearching] when there may be. A hurried one gives up early.
-func (l *Lessee) claim(ctx context.Context, p Pool, hurried bool) (bool, error) {
-	if hurried {
+// claim leases more addresses of a pool. Callers that ask for the same pool in
+// the same way while one claim is under way share it: it takes as many addresses
+// as there are callers, or pods in the line for the pool. It returns false when there is none to take, and fails
+// with [ErrSearching] when there may be. A hurried one gives up early.
+func (l *Lessee) claim(ctx context.Context, p Pool, how claimKey) (bool, error) {
+	if how.hurried {
 		var cancel context.CancelFunc
 		ctx, cancel = context.WithTimeout(ctx, turnTimeout)
 		defer cancel()
 	}
-	key := claimKey{p.Name, hurried}
 	l.mu.Lock()
-	if call, ok := l.claims[key]; ok {
+	if call, ok := l.claims[how]; ok {
 		call.waiting++
 		l.mu.Unlock()
 		select {
@@ -180,17 +187,26 @@ func (l *Lessee) claim(ctx context.Context, p Pool, hurried bool) (bool, error) 
 		}
 	}
 	call := &claimCall{waiting: 1, done: make(chan struct{})}
-	l.claims[key] = call
+	l.claims[how] = call
 	l.mu.Unlock()
 
-	got, err := l.ClaimAhead(ctx, p, func() int {
+	waiting := func() int {
 		l.mu.Lock()
 		defer l.mu.Unlock()
-		return call.waiting
-	}, maxProbes)
-	call.got, call.err = got > 0, err
+		return max(call.waiting, l.inLine(p.Name))
+	}
+	var got int
+	if how.room {
+		got, call.err = l.claimRoom(ctx, p, waiting)
+	} else {
+		got, call.err = l.ClaimAhead(ctx, p, waiting, maxProbes)
+	}
+	call.got = got > 0
 	l.mu.Lock()
-	delete(l.claims, key)
+	delete(l.claims, how)
+	if call.got {
+		l.tellFreed()
+	}
 	l.mu.Unlock()
 	close(call.done)
 	return call.got, call.err

@@ -322,6 +322,7 @@ func TestLastAddressOfALargePoolIsFound(t *testing.T) {
 		last := w.block(netip.MustParseAddr("10.0.9.32"))
 		w.change(last.Addr(0), func(b *lease.Block) error { b.Fence("uid-of-b", nil); return nil })
 		p := pool("p", 0, "10.0.0.0-10.0.15.255")
+		w.fault = always("Roomy", leasetest.Lost)
 		for range 10 {
 			s, err := a.tryAdd(w.Context(), w.pod("late", a), p)
 			if err == nil {

@@ -23,14 +23,18 @@ var (
 	ErrRefused = errors.New("refused by the API server")
 )
 
-// Cluster is the shared state. Reads are quorum reads: what they return was
-// true at some moment after the call. Every write is guarded by the Version
+// Cluster is the shared state. Reads, but for Roomy, are quorum reads: what they
+// return was true at some moment after the call. Every write is guarded by the Version
 // of the value it was judged on; an empty Version creates. Writes return the
 // value as stored, with its new Version. The real one is a Kubernetes API
 // server; leasetest has one that loses races and answers.
 type Cluster interface {
 	// Block returns a block by name ([ErrNotFound]).
 	Block(ctx context.Context, name string) (Block, error)
+	// Roomy returns blocks of some regions ([RegionOf]) in which something can
+	// be claimed. It is no quorum read: it may be late and need not be
+	// complete, so it tells where to look, and is evidence of nothing.
+	Roomy(ctx context.Context, regions []netip.Prefix) ([]Block, error)
 	// PutBlock writes a block ([ErrConflict], [ErrRefused], unknown).
 	PutBlock(ctx context.Context, b Block) (Block, error)
 	// DeleteBlock removes a block ([ErrConflict], [ErrRefused], unknown).

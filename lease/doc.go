@@ -61,6 +61,8 @@
 // nor is one from before its process read which leases it has ([Leases]).
 // So a watch may lag behind without end and repeat itself. A block in which
 // the node leases nothing is watched by nobody and read before it is judged.
+// Where such a block has room is told by a question that any cache may answer
+// ([Cluster].Roomy): it says where to look, and the read says what is there.
 //
 // A pin counts only together with the pointer to it, and a pointer only with
 // its pin. The exception is a lessee that finds in its own journal what it gave
@@ -160,8 +162,14 @@
 //	identity moved                       3 reads, 1 write, by Prepare ahead of ADD
 //	identity placed for the first time   1 read, 2 writes
 //	nothing free: a claim                1 read, 1 write, shared by all who wait
+//	nothing to claim: where there is     1 list, shared by all who wait
 //
-// Conflicts, marks and answers that were lost cost more. DEL asks nobody.
+// Conflicts, marks and answers that were lost cost more. DEL asks nobody. While
+// pods wait for a pool that is used out, their node asks where there is room
+// twice a second at most, reads two full blocks a second at most, and claims
+// where it was told of room: a read and a write for each block, and for each that
+// another node emptied first a read, or a write that fails and two reads. It is
+// as much for one pod as for fifty, and for a pool of any size.
 //
 // # What settles a lost answer
 //
@@ -227,8 +235,10 @@
 //     is under way when its pod goes may land after a later pod of the identity
 //     has confirmed the address on the node before. The pin keeps everybody else
 //     away from it, and that pod's next ADD takes it back.
-//   - Fairness. A pool that is used out is given to who asks at the right
-//     moment.
+//   - Fairness between nodes. Of a pool that is used out, what a node gives back
+//     goes to the node that asks at the right moment, and what comes free on a
+//     node where pods wait stays there. On one node they are served in the order
+//     in which they came ([Lessee.Await]).
 //   - That one call searches a large pool to its end: a claim looks at 64 blocks
 //     that it does not know to be full, says so ([ErrSearching]), and the next
 //     one goes on from there.
@@ -239,7 +249,8 @@
 //
 // Begin with block.go (what is shared), journal.go (what is the node's) and
 // cluster.go (what can go wrong); then lessee.go (ADD and DEL), place.go
-// (identities), claim.go and tidy.go. The tests are named as claims, and
+// (identities), claim.go and tidy.go; room.go and line.go are for pools that are
+// used out. The tests are named as claims, and
 // history_test.go plays random histories against the promises; package agent
 // simulates whole clusters (sim_test.go), and model/ checks small ones in every
 // order of events.

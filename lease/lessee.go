@@ -49,6 +49,12 @@ type Lessee struct {
 	// to claim, cursors where the search of a pool, by name, goes on.
 	full    map[blockOf]time.Time
 	cursors map[string]uint64
+	// asked is when the cluster was asked where a pool, by name, has room.
+	asked map[string]time.Time
+	// line are those who wait for an address, the first first, and freedNow is
+	// closed when one may have come free.
+	line     []*waiter
+	freedNow chan struct{}
 	// read ahead by Prepare: the endpoint of a pod, by UID.
 	pointers map[string]Endpoint
 
@@ -86,6 +92,8 @@ func New(c Config) (*Lessee, error) {
 		freed:    map[netip.Addr]time.Time{},
 		full:     map[blockOf]time.Time{},
 		cursors:  map[string]uint64{},
+		asked:    map[string]time.Time{},
+		freedNow: make(chan struct{}),
 		pointers: map[string]Endpoint{},
 		queues:   map[netip.Prefix][]*amendment{},
 		turns:    map[Identity]chan struct{}{},

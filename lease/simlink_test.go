@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"net/netip"
 	"sync/atomic"
 
 	"github.com/holdfast-ipam/holdfast/lease"
@@ -83,6 +84,10 @@ func through[T any](ctx context.Context, l *link, what string, do func(context.C
 
 func (l *link) Block(ctx context.Context, name string) (lease.Block, error) {
 	return through(ctx, l, "Block "+name, func(ctx context.Context) (lease.Block, error) { return l.cluster.Block(ctx, name) })
+}
+
+func (l *link) Roomy(ctx context.Context, regions []netip.Prefix) ([]lease.Block, error) {
+	return through(ctx, l, "Roomy", func(ctx context.Context) ([]lease.Block, error) { return l.cluster.Roomy(ctx, regions) })
 }
 
 func (l *link) PutBlock(ctx context.Context, b lease.Block) (lease.Block, error) {

@@ -151,15 +151,19 @@ func (l *Lessee) cool() {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	now := l.now()
+	some := false
 	for addr, e := range l.entries {
 		switch {
 		case l.busy[addr]:
 		case e.State == Cooling && !now.Before(e.Since.Add(l.coolDown)):
 			l.drop(addr)
-			l.freed[addr] = now
+			l.freed[addr], some = now, true
 		case e.State == Cooling && !l.leased(addr):
 			l.drop(addr)
 		}
+	}
+	if some {
+		l.tellFreed()
 	}
 	for prefix, v := range l.views {
 		_, queued := l.queues[prefix]

@@ -39,6 +39,9 @@ func (l *Lessee) see(b Block) {
 		return
 	}
 	l.views[b.prefix] = view{block: b, trusted: true, leased: v.leased || b.LeasedTo(l.node.UID) != 0}
+	if ok && b.LeasedTo(l.node.UID) != 0 && b.Claimable()&^v.block.Claimable() != 0 {
+		l.tellFreed()
+	}
 }
 
 // unsee forgets a block that a read did not find, unless it was written since

@@ -65,6 +65,9 @@ func (c *Client) putBlock(ctx context.Context, b lease.Block, stored *v1alpha1.I
 		for _, l := range b.Leases {
 			labels[v1alpha1.LesseeLabelPrefix+l.Node.UID] = ""
 		}
+		if region := room(&b); region != nil {
+			labels[roomLabel] = *region
+		}
 		return c.block(b.Name()).create(ctx, &v1alpha1.IPBlock{
 			ObjectMeta: metav1.ObjectMeta{Name: b.Name(), Labels: labels, Annotations: writeMark()},
 			Spec:       spec,

@@ -220,6 +220,9 @@ func (a *api) patchBlock(t *testing.T, name, patch string) {
 
 const ofOthers = `{"metadata":{"labels":{"team":"net"},"annotations":{"note":"keep me"}}}`
 
+// hasRoom is the label of a block in which something can be claimed.
+const hasRoom = "label room.holdfast.dev/region"
+
 func foreignMetadata(t *testing.T, a *api) {
 	c := a.client(t)
 	b := put(t, c)
@@ -233,7 +236,7 @@ func foreignMetadata(t *testing.T, a *api) {
 		t.Fatal(err)
 	}
 	equal(t, map[string]string{
-		"label team": "net", "annotation note": "keep me", "label lessee.holdfast.dev/" + worker2().UID: "",
+		"label team": "net", "annotation note": "keep me", "label lessee.holdfast.dev/" + worker2().UID: "", hasRoom: "10.6.160.0-20",
 	}, a.block(t, b.Name()))
 
 	e, err := c.PutEndpoint(t.Context(), lease.Endpoint{Namespace: "default", Pod: "web-0", PodUID: "u", Node: "worker-1", Sticky: true})
@@ -280,7 +283,7 @@ func lesseeLabels(t *testing.T, a *api) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	equal(t, map[string]string{"label lessee.holdfast.dev/" + worker1().UID: ""}, a.block(t, b.Name()))
+	equal(t, map[string]string{"label lessee.holdfast.dev/" + worker1().UID: "", hasRoom: "10.6.160.0-20"}, a.block(t, b.Name()))
 	if listed(worker2().UID) != 0 {
 		t.Error("the selector finds a block without lease")
 	}
@@ -294,7 +297,7 @@ func unknownLabels(t *testing.T, a *api) {
 	if _, err := a.client(t).PutBlock(t.Context(), b); err != nil {
 		t.Fatal(err)
 	}
-	equal(t, map[string]string{"label lessee.holdfast.dev/" + worker2().UID: ""}, a.block(t, b.Name()))
+	equal(t, map[string]string{"label lessee.holdfast.dev/" + worker2().UID: "", hasRoom: "10.6.160.0-20"}, a.block(t, b.Name()))
 }
 
 func unknownStale(t *testing.T, a *api) {

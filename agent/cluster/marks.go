@@ -63,7 +63,8 @@ func notSent(err error, b *lease.Block) error {
 }
 
 // labelChange returns what to change in the labels of a block so that they
-// name its lessees: an empty value for each, nil for one that is no more. When
+// name its lessees, an empty value for each, nil for one that is no more, and
+// say whether it has room. When
 // the labels of the version judged are not known any more, it reads them.
 func (c *Client) labelChange(ctx context.Context, b *lease.Block) (map[string]*string, error) {
 	named, known := c.marks.at(b.Name(), b.Version)
@@ -77,7 +78,7 @@ func (c *Client) labelChange(ctx context.Context, b *lease.Block) (map[string]*s
 			return nil, fmt.Errorf("update block %s: %w: it has version %s, not %s", b.Name(), lease.ErrConflict, stored.ResourceVersion, b.Version)
 		}
 	}
-	change := map[string]*string{}
+	change := map[string]*string{roomLabel: room(b)}
 	for _, uid := range named {
 		change[v1alpha1.LesseeLabelPrefix+uid] = nil
 	}

@@ -4,8 +4,12 @@ import (
 	"errors"
 	"fmt"
 	"net/netip"
+	"slices"
 	"sync"
 	"testing"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
 
 	"github.com/holdfast-ipam/holdfast/lease"
 )
@@ -118,6 +122,45 @@ func removalWithoutVersion(t *testing.T, c ClusterSubject) {
 	e.Version = ""
 	wantErr(t, c.DeleteEndpoint(t.Context(), e), lease.ErrRefused)
 	must[lease.Endpoint](t)(c.Endpoint(t.Context(), e.Namespace, e.Pod))
+}
+
+// roomTold waits for what is told, which may be late.
+func roomTold(t *testing.T, c ClusterSubject) {
+	full := block(t, "192.0.2.0/28")
+	full.Claim(worker1(), 0xffff)
+	full = must[lease.Block](t)(c.PutBlock(t.Context(), full))
+	roomy := must[lease.Block](t)(c.PutBlock(t.Context(), block(t, "192.0.2.16/28")))
+	six := must[lease.Block](t)(c.PutBlock(t.Context(), block(t, "2001:db8::ff0/124")))
+	elsewhere := must[lease.Block](t)(c.PutBlock(t.Context(), block(t, "198.51.100.0/28")))
+	regions := []netip.Prefix{lease.RegionOf(full.Prefix()), lease.RegionOf(six.Prefix())}
+	if slices.Contains(regions, lease.RegionOf(elsewhere.Prefix())) {
+		t.Fatal("one region has both")
+	}
+	wantRoomy(t, c, regions, roomy, six)
+
+	full.Yield(worker1().UID, 0b1000000)
+	full = must[lease.Block](t)(c.PutBlock(t.Context(), full))
+	roomy.Claim(worker1(), 0xffff)
+	must[lease.Block](t)(c.PutBlock(t.Context(), roomy))
+	wantRoomy(t, c, regions, full, six)
+	wantRoomy(t, c, []netip.Prefix{lease.RegionOf(elsewhere.Prefix())}, elsewhere)
+}
+
+// wantRoomy fails unless just these blocks are told to have room, in the end.
+func wantRoomy(t *testing.T, c ClusterSubject, regions []netip.Prefix, want ...lease.Block) {
+	t.Helper()
+	deadline := time.Now().Add(10 * time.Second)
+	for {
+		got := must[[]lease.Block](t)(c.Roomy(t.Context(), regions))
+		slices.SortFunc(got, func(x, y lease.Block) int { return x.Prefix().Compare(y.Prefix()) })
+		diff := cmp.Diff(want, got, alike())
+		if diff == "" {
+			return
+		}
+		if time.Now().After(deadline) {
+			t.Fatalf("blocks with room (-want +got):\n%s", diff)
+		}
+	}
 }
 
 // putWithoutChange matters because a lost update is settled by another update

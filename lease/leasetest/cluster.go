@@ -3,6 +3,8 @@ package leasetest
 import (
 	"context"
 	"fmt"
+	"maps"
+	"net/netip"
 	"slices"
 	"strconv"
 	"sync"
@@ -69,6 +71,21 @@ func (c *Cluster) Block(ctx context.Context, name string) (lease.Block, error) {
 		return ok
 	})
 	return block, err
+}
+
+// Roomy is a method of [lease.Cluster].
+func (c *Cluster) Roomy(ctx context.Context, regions []netip.Prefix) ([]lease.Block, error) {
+	var roomy []lease.Block
+	err := c.read(ctx, "Roomy", "", func() bool {
+		for _, name := range slices.Sorted(maps.Keys(c.blocks)) {
+			b := c.blocks[name]
+			if b.Claimable() != 0 && slices.Contains(regions, lease.RegionOf(b.Prefix())) {
+				roomy = append(roomy, b.Clone())
+			}
+		}
+		return true
+	})
+	return roomy, err
 }
 
 // Endpoint is a method of [lease.Cluster].

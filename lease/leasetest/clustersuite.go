@@ -51,6 +51,7 @@ func ClusterSuite(t *testing.T, open func(t *testing.T) ClusterSubject) {
 		"OneOfManyCreatorsWins":                    oneCreatorWins,
 		"OneUpdaterWinsPerVersion":                 oneUpdaterWins,
 		"ClaimsOfManyNodesNeverMeet":               claimsNeverMeet,
+		"RoomIsToldWhereThereIsSome":               roomTold,
 		"EndpointReadsAsItWasWritten":              endpointRoundTrip,
 		"EndpointIsCreatedOnce":                    endpointCreatedOnce,
 		"OldVersionLeavesEndpointUnchanged":        endpointOldVersion,
