@@ -19,13 +19,15 @@ import (
 )
 
 const (
-	// exhaustedWait is how long an ADD waits for an address to come free, once
-	// what is cooling down had the time to, before it tells the runtime to try
-	// again. maxExhaustedWait bounds it, well below what the plugin waits.
-	exhaustedWait    = 2 * time.Second
-	maxExhaustedWait = 15 * time.Second
-	// exhaustedPause is the longest pause between two looks.
+	// exhaustedWait is how long an ADD waits for an address to come free before
+	// it tells the runtime to try again. It is well below what the plugin waits
+	// ([cni.AddTimeout]), and enough for an address that is given back to cool
+	// down, to be yielded by its node, and to be claimed, more than once over.
+	exhaustedWait = 20 * time.Second
+	// exhaustedPause is the mean pause between two looks without news,
+	// newsPause the shortest with news.
 	exhaustedPause = time.Second
+	newsPause      = 100 * time.Millisecond
 )
 
 // add answers ADD. The path of an address is: cni.Add, this function,
@@ -117,20 +119,47 @@ func withReasons(err error, chosen selection.Selection) error {
 		err, others, chosen.From)
 }
 
-// acquire waits a few seconds for an address to come free, because the
-// agents of other nodes yield what they do not use when a pool is scarce.
-func (a *Agent) acquire(ctx context.Context, r lease.Request) (entries []lease.Entry, err error) {
-	wait := min(a.config.CoolDown.Duration+exhaustedWait, maxExhaustedWait)
-	err = backoff.Retry(func() error {
-		entries, err = a.lessee.Acquire(ctx, r)
+// acquire waits for an address to come free where there is none, because the
+// agents of other nodes yield what they do not use when a pool is scarce. It
+// looks again when one may have come free here, and otherwise once a second, for
+// what other nodes give back.
+func (a *Agent) acquire(ctx context.Context, r lease.Request) ([]lease.Entry, error) {
+	defer a.pools.wait(r.Families)()
+	pauses := backoff.NewExponentialBackOff(backoff.WithInitialInterval(exhaustedPause),
+		backoff.WithMaxInterval(exhaustedPause), backoff.WithMaxElapsedTime(exhaustedWait))
+	waits := false
+	for {
+		freed := a.lessee.Freed()
+		entries, err := a.lessee.Acquire(ctx, r)
 		var exhausted *lease.ExhaustedError
-		if err != nil && !errors.As(err, &exhausted) && !errors.Is(err, lease.ErrSearching) {
-			return backoff.Permanent(err)
+		if !errors.As(err, &exhausted) && !errors.Is(err, lease.ErrSearching) {
+			return entries, err
 		}
-		return err
-	}, backoff.WithContext(backoff.NewExponentialBackOff(
-		backoff.WithMaxInterval(exhaustedPause), backoff.WithMaxElapsedTime(wait)), ctx))
-	return entries, err
+		if exhausted != nil && !waits {
+			waits = true
+			defer a.lessee.Await(r.Owner, exhausted.Pools)()
+		}
+		if exhausted != nil && a.pools.usedOut(exhausted.Pools) {
+			a.upkeep.kick() // from now on what is surplus is judged otherwise
+		}
+		pause := pauses.NextBackOff()
+		if pause == backoff.Stop || !sleep(ctx, newsPause, nil) || !sleep(ctx, pause, freed) {
+			return nil, err
+		}
+	}
+}
+
+// sleep waits for news or until the pause is over. It reports whether ctx still
+// lasts.
+func sleep(ctx context.Context, pause time.Duration, news <-chan struct{}) bool {
+	timer := time.NewTimer(pause)
+	defer timer.Stop()
+	select {
+	case <-news:
+	case <-timer.C:
+	case <-ctx.Done():
+	}
+	return ctx.Err() == nil
 }
 
 // choose selects the pools for an interface of a pod, from caches. That none

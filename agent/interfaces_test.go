@@ -44,8 +44,13 @@ func TestInterfacesOfAPod(t *testing.T) {
 // readyAgent returns an agent that answers ADDs, with a node of its own.
 func (s *realServer) readyAgent(t *testing.T, node string) *Agent {
 	t.Helper()
+	return s.readyAgentAt(t, node, newTestTime())
+}
+
+// readyAgentAt is readyAgent with a clock.
+func (s *realServer) readyAgentAt(t *testing.T, node string, clock *testTime) *Agent {
+	t.Helper()
 	s.node(t, node)
-	clock := newTestTime()
 	a := s.agent(t, node, clock)
 	l, err := lease.New(lease.Config{
 		Node: a.node, Cluster: a.cluster, Disk: leasetest.NewDisk(nil).Open(), Now: clock.now,
@@ -96,6 +101,15 @@ func (s *realServer) podWith(t *testing.T, node, name string, annotations map[st
 	return pod
 }
 
+// briefly is for an ADD that is known to find no address: its plugin does not
+// wait until one comes free.
+func briefly(t *testing.T) context.Context {
+	t.Helper()
+	ctx, cancel := context.WithTimeout(t.Context(), time.Second)
+	t.Cleanup(cancel)
+	return ctx
+}
+
 // attempt asks for the addresses of interfaces in their order, as for one
 // sandbox. Where one fails it gives all of them back, as Multus does.
 func attempt(ctx context.Context, a *Agent, pod *corev1.Pod, container string, interfaces ...string) (map[string]*cni.AddResult, error) {
@@ -143,7 +157,7 @@ func interfaceOfAFullPool(t *testing.T, s *realServer, a *Agent) {
 	var kept string
 	for i := range 2 {
 		container := fmt.Sprint("second-", i)
-		got, err := attempt(t.Context(), a, second, container, "eth0", "net1")
+		got, err := attempt(briefly(t), a, second, container, "eth0", "net1")
 		if err == nil || !strings.Contains(err.Error(), `net1: all IP addresses used out in pools ["tight"]`) || !strings.Contains(err.Error(), "spec.ips") {
 			t.Errorf("the error is %v", err)
 		}
@@ -253,7 +267,7 @@ func familiesOfAnInterface(t *testing.T, s *realServer, a *Agent) {
 	s.pool(t, a, "many", v2beta1.IPPoolSpec{Subnet: "10.24.0.0/16", IPs: v2beta1.Ranges{"10.24.0.1-10.24.0.9"}})
 	s.pool(t, a, "none", v2beta1.IPPoolSpec{Subnet: "fd00:24::/64"})
 	pod := s.podWith(t, "several", "half", map[string]string{selection.PoolAnnotation: `{"ipv4":["many"],"ipv6":["none"]}`})
-	if _, err := attempt(t.Context(), a, pod, "half", "eth0"); err == nil || !strings.Contains(err.Error(), `used out in pools ["none"]`) {
+	if _, err := attempt(briefly(t), a, pod, "half", "eth0"); err == nil || !strings.Contains(err.Error(), `used out in pools ["none"]`) {
 		t.Errorf("the error is %v", err)
 	}
 	if lines := journaled(a, pod); len(lines) > 0 {
@@ -276,7 +290,7 @@ func reasonsOfAllPools(t *testing.T, s *realServer, a *Agent) {
 	} {
 		name := fmt.Sprint("refused-", len(pools))
 		pod := s.podWith(t, "several", name, map[string]string{selection.PoolAnnotation: `{"ipv4":[` + pools + `]}`})
-		_, err := attempt(t.Context(), a, pod, name, "eth0")
+		_, err := attempt(briefly(t), a, pod, name, "eth0")
 		for _, reason := range append(reasons, "annotation ipam.spidernet.io/ippool of the pod") {
 			if err == nil || !strings.Contains(err.Error(), reason) {
 				t.Errorf("the error is %v, want %q in it", err, reason)

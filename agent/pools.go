@@ -12,6 +12,7 @@ import (
 
 	"go4.org/netipx"
 	"k8s.io/apimachinery/pkg/api/meta"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
 	"github.com/holdfast-ipam/holdfast/agent/cluster"
 	"github.com/holdfast-ipam/holdfast/agent/selection"
@@ -28,6 +29,10 @@ const (
 	// poolMemory is for how long after its last use a pool is kept supplied
 	// on this node.
 	poolMemory = time.Hour
+	// tightFor is for how long after a pool was used out nothing is taken or
+	// kept of it ahead of need: an address that one node gives back and another
+	// takes makes it look rich for a moment.
+	tightFor = 30 * time.Second
 )
 
 // pools are the pools and reserved addresses, by watches, as the protocol
@@ -42,8 +47,11 @@ type pools struct {
 	// taken are the reserved addresses, as of the versions in takenOf.
 	taken   *netipx.IPSet
 	takenOf string
-	// used is when a pool was last asked for an address on this node.
-	used map[string]time.Time
+	// used is when a pool was last asked for an address on this node, none when
+	// there was none for it, and waiting how many pods are asking.
+	used    map[string]time.Time
+	none    map[string]time.Time
+	waiting map[string]int
 }
 
 // parsedPool is the addresses of a pool without those excluded and reserved.
@@ -60,6 +68,8 @@ func newPools(clients *crds.Clients, now func() time.Time) *pools {
 		now:      now,
 		parsed:   map[string]parsedPool{},
 		used:     map[string]time.Time{},
+		none:     map[string]time.Time{},
+		waiting:  map[string]int{},
 	}
 }
 
@@ -104,7 +114,7 @@ func (p *pools) lease(pool *v2beta1.SpiderIPPool) (lease.Pool, error) {
 		return lease.Pool{}, err
 	}
 	p.used[pool.Name] = p.now()
-	return lease.Pool{Name: pool.Name, Ranges: ranges, Plenty: plenty(pool, ranges), LeasedOut: scarce(pool)}, nil
+	return lease.Pool{Name: pool.Name, Ranges: ranges, Plenty: p.plenty(pool, ranges), LeasedOut: scarce(pool)}, nil
 }
 
 // ranges returns the addresses that pods may get. The caller holds p.mu.
@@ -198,6 +208,7 @@ func (p *pools) recent() []lease.Pool {
 		if !ok || p.now().Sub(at) > poolMemory || pool.DeletionTimestamp != nil || pool.Spec.Disable {
 			p.mu.Lock()
 			delete(p.used, name)
+			delete(p.none, name)
 			delete(p.parsed, name)
 			p.mu.Unlock()
 			continue
@@ -206,7 +217,9 @@ func (p *pools) recent() []lease.Pool {
 		ranges, err := p.ranges(pool)
 		p.mu.Unlock()
 		if err == nil {
-			recent = append(recent, lease.Pool{Name: name, Ranges: ranges, Plenty: plenty(pool, ranges)})
+			p.mu.Lock()
+			recent = append(recent, lease.Pool{Name: name, Ranges: ranges, Plenty: p.plenty(pool, ranges)})
+			p.mu.Unlock()
 		}
 	}
 	slices.SortFunc(recent, func(x, y lease.Pool) int { return strings.Compare(x.Name, y.Name) })
@@ -228,6 +241,63 @@ func (p *pools) detailOf(addr netip.Addr) json.RawMessage {
 		}
 	}
 	return nil
+}
+
+// wait notes that a pod of this node wants an address of each family, from any
+// pool of it, until done is called.
+func (p *pools) wait(families [][]lease.Pool) (done func()) {
+	count := func(n int) {
+		p.mu.Lock()
+		defer p.mu.Unlock()
+		for _, family := range families {
+			for _, pool := range family {
+				if p.waiting[pool.Name] += n; p.waiting[pool.Name] == 0 {
+					delete(p.waiting, pool.Name)
+				}
+			}
+		}
+	}
+	count(1)
+	return func() { count(-1) }
+}
+
+// usedOut notes that no address was found in pools. It reports whether that is
+// news of one of them.
+func (p *pools) usedOut(names []string) (news bool) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	for _, name := range names {
+		news = news || !p.tight(name)
+		p.none[name] = p.now()
+	}
+	return news
+}
+
+// tight reports whether no address of the pool was found here lately. The
+// caller holds p.mu.
+func (p *pools) tight(name string) bool {
+	none, ok := p.none[name]
+	return ok && p.now().Sub(none) < tightFor
+}
+
+// waitingFor returns how many pods of this node ask for an address of the pool.
+func (p *pools) waitingFor(pool string) int {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return p.waiting[pool]
+}
+
+// plenty returns how many addresses of the pool this node may take ahead of
+// need, and none while it is used out or was just now. The caller holds p.mu.
+func (p *pools) plenty(pool *v2beta1.SpiderIPPool, ranges *netipx.IPSet) int {
+	if p.tight(pool.Name) {
+		return 0
+	}
+	c := meta.FindStatusCondition(pool.Status.Conditions, v2beta1.ConditionScarce)
+	if c != nil && c.Status == metav1.ConditionFalse && p.now().Sub(c.LastTransitionTime.Time) < tightFor {
+		return 0
+	}
+	return plenty(pool, ranges)
 }
 
 // plenty returns how many addresses of the pool a node may take ahead of

@@ -189,7 +189,7 @@ func (h *sim) connect(n *simNode, a *simAgent) {
 	a.nodes = &ownNode{client: a.kube, name: n.name, informer: own.informer()}
 	a.pools = &pools{
 		informer: ippools.informer(), reserved: reserved.informer(), now: a.now,
-		parsed: map[string]parsedPool{}, used: map[string]time.Time{},
+		parsed: map[string]parsedPool{}, used: map[string]time.Time{}, none: map[string]time.Time{}, waiting: map[string]int{},
 	}
 	a.namespaces = &namespaces{informer: spaces.informer()}
 	ends := newSimCache("spiderendpoints", func(e *v2beta1.SpiderEndpoint) bool { return e.Status.Current.Node == n.name })

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"net/netip"
+	"slices"
 	"time"
 
 	"github.com/holdfast-ipam/holdfast/lease"
@@ -11,11 +12,14 @@ import (
 
 const (
 	// upkeepBusy and upkeepIdle are the pauses between two rounds while
-	// something is due soon and while nothing is.
-	upkeepBusy = time.Second
-	upkeepIdle = time.Minute
-	// idleBefore is how long an address is free before its lease is yielded,
-	// so that an address claimed for a pod is not yielded under its hands.
+	// something is due soon and while nothing is. A round that somebody may wait
+	// for, because a pool is used out, comes when it is due, after upkeepScarce
+	// at least.
+	upkeepBusy   = time.Second
+	upkeepScarce = 100 * time.Millisecond
+	upkeepIdle   = time.Minute
+	// idleBefore is how long an address is free before its lease is yielded, for
+	// the next pod, unless its pool is scarce.
 	idleBefore = 2 * time.Second
 	// aheadProbes is how many blocks a claim ahead of need looks at.
 	aheadProbes = 4
@@ -58,11 +62,7 @@ func (u *upkeep) run(ctx context.Context) error {
 		if err := u.round(ctx); err != nil && ctx.Err() == nil {
 			u.agent.log.Warn("upkeep", "outcome", "error", "err", err)
 		}
-		pause := upkeepIdle
-		if u.somethingDue() {
-			pause = upkeepBusy
-		}
-		timer.Reset(pause)
+		timer.Reset(u.pause())
 	}
 }
 
@@ -74,7 +74,7 @@ func (u *upkeep) round(ctx context.Context) error {
 	recent := u.agent.pools.recent()
 	free := l.Free()
 	u.age(free)
-	if surplus := surplus(free, recent, u.restless); len(surplus) > 0 {
+	if surplus := surplus(free, recent, u.agent.pools.waitingFor, u.restless); len(surplus) > 0 {
 		err = errors.Join(err, l.Yield(ctx, surplus))
 	}
 	for _, p := range recent {
@@ -108,37 +108,49 @@ func (u *upkeep) restless(addr netip.Addr) bool {
 }
 
 // surplus returns the free addresses whose leases this node has no use for:
-// those of no pool in use here, what a pool has beyond keepShare claims, and
-// all of a scarce pool, also where a rich one overlaps it.
-func surplus(free []netip.Addr, recent []lease.Pool, restless func(netip.Addr) bool) []netip.Addr {
+// those of no pool in use here, what a pool has beyond keepShare claims, and all
+// of a scarce pool, also where a rich one overlaps it. As many as pods wait for
+// here are no surplus: what was claimed for a pod is not yielded under its hands.
+// What came free just now is none either, unless its pool is scarce.
+func surplus(free []netip.Addr, recent []lease.Pool, waiting func(pool string) int, restless func(netip.Addr) bool) []netip.Addr {
 	kept := make([]int, len(recent))
 	var surplus []netip.Addr
 	for _, addr := range free {
-		if !keep(addr, recent, kept) && !restless(addr) {
+		keep, scarce := use(addr, recent, kept, waiting)
+		if !keep && (scarce || !restless(addr)) {
 			surplus = append(surplus, addr)
 		}
 	}
 	return surplus
 }
 
-// keep reports whether a free address is one to keep, and counts it for the
-// pool it is kept for.
-func keep(addr netip.Addr, recent []lease.Pool, kept []int) bool {
-	keeper := -1
+// use reports whether a free address is one to keep, and then counts it for the
+// pool it is kept for, and whether it is one of a scarce pool.
+func use(addr netip.Addr, recent []lease.Pool, kept []int, waiting func(pool string) int) (keep, scarce bool) {
+	keeper, wanted := -1, -1
 	for i, p := range recent {
-		switch {
-		case !p.Ranges.Contains(addr):
-		case p.Plenty == 0:
-			return false
-		case keeper < 0 && kept[i] < keepShare*p.Plenty:
+		if !p.Ranges.Contains(addr) {
+			continue
+		}
+		scarce = scarce || p.Plenty == 0
+		if wanted < 0 && kept[i] < waiting(p.Name) {
+			wanted = i
+		}
+		if keeper < 0 && kept[i] < keepShare*p.Plenty {
 			keeper = i
 		}
 	}
+	if scarce {
+		keeper = -1
+	}
+	if wanted >= 0 {
+		keeper = wanted
+	}
 	if keeper < 0 {
-		return false
+		return false, scarce
 	}
 	kept[keeper]++
-	return true
+	return true, scarce
 }
 
 // runsLow reports whether a rich pool has less than half a claim in reserve.
@@ -152,18 +164,39 @@ func runsLow(p lease.Pool, free []netip.Addr) bool {
 	return n < p.Plenty/2
 }
 
-// somethingDue reports whether time alone makes work: addresses that cool
-// down, yields to finish, free addresses that have not been free for long.
-func (u *upkeep) somethingDue() bool {
+// pause returns the time until the next round: soon while time alone makes
+// work, and at the very moment while somebody may wait for what it makes free.
+func (u *upkeep) pause() time.Duration {
+	due, some := u.due()
+	switch {
+	case !some:
+		return upkeepIdle
+	case u.scarcity():
+		return min(max(due, upkeepScarce), upkeepBusy)
+	}
+	return upkeepBusy
+}
+
+// due returns when time alone makes work, if it does: addresses that cool down,
+// yields to finish, free addresses that have not been free for long.
+func (u *upkeep) due() (in time.Duration, some bool) {
+	now := u.agent.now()
+	in = upkeepBusy
 	for _, e := range u.agent.lessee.Entries() {
-		if e.State == lease.Cooling || e.State == lease.Yielding || e.State == lease.Placing {
-			return true
+		switch e.State {
+		case lease.Cooling:
+			in, some = min(in, e.Since.Add(u.agent.config.CoolDown.Duration).Sub(now)), true
+		case lease.Yielding, lease.Placing:
+			some = true
 		}
 	}
 	for addr := range u.freeSince {
-		if u.restless(addr) {
-			return true
-		}
+		some = some || u.restless(addr)
 	}
-	return false
+	return in, some
+}
+
+// scarcity reports whether a pool in use here is scarce.
+func (u *upkeep) scarcity() bool {
+	return slices.ContainsFunc(u.agent.pools.recent(), func(p lease.Pool) bool { return p.Plenty == 0 })
 }

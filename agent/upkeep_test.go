@@ -38,21 +38,30 @@ func TestSurplusIsWhatNobodyHereHasUseFor(t *testing.T) {
 	}
 	free := addrs("10.0.0.1", "10.0.0.2", "10.0.0.3", "10.9.0.1")
 	rich, scarce := pool(t, 1, "10.0.0.0-10.0.0.9"), pool(t, 0, "10.0.0.0-10.0.0.9")
+	used := pool(t, 0, "10.0.0.2-10.0.0.3")
+	other := scarce
+	other.Name = "other"
 	for _, c := range []struct {
 		name     string
 		recent   []lease.Pool
+		waiting  map[string]int
 		restless []netip.Addr
 		want     []netip.Addr
 	}{
-		{"a rich pool keeps two claims", []lease.Pool{rich}, nil, addrs("10.0.0.3", "10.9.0.1")},
-		{"a scarce pool keeps nothing", []lease.Pool{scarce}, nil, free},
-		{"no pool in use keeps nothing", nil, nil, free},
-		{"what came free just now stays", nil, addrs("10.0.0.2"), addrs("10.0.0.1", "10.0.0.3", "10.9.0.1")},
-		{"a scarce pool keeps nothing, where a rich one overlaps it", []lease.Pool{rich, scarce}, nil, free},
-		{"an address counts for one pool only", []lease.Pool{rich, rich}, nil, addrs("10.9.0.1")},
+		{"a rich pool keeps two claims", []lease.Pool{rich}, nil, nil, addrs("10.0.0.3", "10.9.0.1")},
+		{"a scarce pool keeps nothing", []lease.Pool{scarce}, nil, nil, free},
+		{"no pool in use keeps nothing", nil, nil, nil, free},
+		{"what came free just now stays", nil, nil, addrs("10.0.0.2"), addrs("10.0.0.1", "10.0.0.3", "10.9.0.1")},
+		{"not of a scarce pool, though", []lease.Pool{used}, nil, addrs("10.0.0.1", "10.0.0.2"), addrs("10.0.0.2", "10.0.0.3", "10.9.0.1")},
+		{"a scarce pool keeps what pods wait for", []lease.Pool{scarce}, map[string]int{scarce.Name: 2}, nil, addrs("10.0.0.3", "10.9.0.1")},
+		{"a rich pool keeps what pods wait for, beyond its two claims", []lease.Pool{rich}, map[string]int{rich.Name: 3}, nil, addrs("10.9.0.1")},
+		{"what pods wait for is kept where a scarce pool overlaps theirs", []lease.Pool{rich, other}, map[string]int{rich.Name: 1}, nil, addrs("10.0.0.2", "10.0.0.3", "10.9.0.1")},
+		{"a scarce pool keeps nothing, where a rich one overlaps it", []lease.Pool{rich, scarce}, nil, nil, free},
+		{"an address counts for one pool only", []lease.Pool{rich, rich}, nil, nil, addrs("10.9.0.1")},
 	} {
 		t.Run(c.name, func(t *testing.T) {
-			if got := surplus(free, c.recent, at(c.restless...)); !slices.Equal(got, c.want) {
+			waiting := func(pool string) int { return c.waiting[pool] }
+			if got := surplus(free, c.recent, waiting, at(c.restless...)); !slices.Equal(got, c.want) {
 				t.Errorf("surplus is %v, want %v", got, c.want)
 			}
 		})
