@@ -12,7 +12,7 @@ type figureOf func(*stage) float64
 // the same time at rest, at the same size. At rest it is the figure itself.
 func (r *report) beyond(s *stage, of figureOf) float64 {
 	rest := r.at(s.Agents, idle)
-	if s.Name == idle || rest == nil || rest.Seconds == 0 {
+	if s.Name == idle || s.Name == startUp || rest == nil || rest.Seconds == 0 {
 		return of(s)
 	}
 	return max(0, of(s)-of(rest)/rest.Seconds*s.Seconds)

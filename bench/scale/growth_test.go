@@ -169,6 +169,9 @@ func TestElectedAgentsAreCountedApart(t *testing.T) {
 	if got := s.all()[k].Requests; got != 60 {
 		t.Errorf("together %d requests, want 60", got)
 	}
+	if got := asked(&s); got != 0 {
+		t.Errorf("%g requests of the election count as somebody's cost", got)
+	}
 	if got := nodeOf(podName("node-0007", 12)); got != "node-0007" {
 		t.Errorf("the elected agent is taken for that of %s", got)
 	}

@@ -36,8 +36,19 @@ func perSecond(of func(*share) float64) figureOf {
 	return func(s *stage) float64 { return of(&s.Others) / float64(max(1, s.Others.Agents)) / s.Seconds }
 }
 
-// The figures that units are made of.
-func asked(s *stage) float64 { return float64(s.all().total().Requests) }
+// The figures that units are made of follow.
+
+// asked are the requests but for those of the election, which go by the time
+// that has passed and by nothing else.
+func asked(s *stage) float64 {
+	n := 0
+	for k, c := range s.all() {
+		if k.Resource != electionLeases {
+			n += c.Requests
+		}
+	}
+	return float64(n)
+}
 
 // caused are the requests but for those that agents make without a cause. Since
 // the upgrade they look at their Nodes more often than at rest.
@@ -116,7 +127,7 @@ func (r *report) values(u unit) (sizes []int, values []float64) {
 
 // units is the table of what is to be flat.
 func (r *report) units(w io.Writer) {
-	fmt.Fprint(w, "\nwhat is to be flat: for one agent, pod or lost node, beyond what is asked at rest\n\n")
+	fmt.Fprint(w, "\nwhat is to be flat: for one agent, pod or lost node, beyond what is asked at rest and without the election\n\n")
 	sizes := r.sizes(idle)
 	fmt.Fprintf(w, "\t\t%sGROWS\t\n", columns(sizes, "agents"))
 	last := ""
