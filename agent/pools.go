@@ -214,13 +214,10 @@ func (p *pools) recent() []lease.Pool {
 			continue
 		}
 		p.mu.Lock()
-		ranges, err := p.ranges(pool)
-		p.mu.Unlock()
-		if err == nil {
-			p.mu.Lock()
+		if ranges, err := p.ranges(pool); err == nil {
 			recent = append(recent, lease.Pool{Name: name, Ranges: ranges, Plenty: p.plenty(pool, ranges)})
-			p.mu.Unlock()
 		}
+		p.mu.Unlock()
 	}
 	slices.SortFunc(recent, func(x, y lease.Pool) int { return strings.Compare(x.Name, y.Name) })
 	return recent

@@ -167,8 +167,9 @@ type claimCall struct {
 
 // claim leases more addresses of a pool. Callers that ask for the same pool in
 // the same way while one claim is under way share it: it takes as many addresses
-// as there are callers, or pods in the line for the pool. It returns false when there is none to take, and fails
-// with [ErrSearching] when there may be. A hurried one gives up early.
+// as there are callers, or pods in the line for the pool. It returns false when
+// there is none to take, and fails with [ErrSearching] when there may be. A
+// hurried one gives up early.
 func (l *Lessee) claim(ctx context.Context, p Pool, how claimKey) (bool, error) {
 	if how.hurried {
 		var cancel context.CancelFunc

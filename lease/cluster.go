@@ -24,9 +24,9 @@ var (
 )
 
 // Cluster is the shared state. Reads, but for Roomy, are quorum reads: what they
-// return was true at some moment after the call. Every write is guarded by the Version
-// of the value it was judged on; an empty Version creates. Writes return the
-// value as stored, with its new Version. The real one is a Kubernetes API
+// return was true at some moment after the call. Every write is guarded by the
+// Version of the value it was judged on; an empty Version creates. Writes return
+// the value as stored, with its new Version. The real one is a Kubernetes API
 // server; leasetest has one that loses races and answers.
 type Cluster interface {
 	// Block returns a block by name ([ErrNotFound]).

@@ -9,9 +9,9 @@ type waiter struct {
 }
 
 // Await puts an owner that [Lessee.Acquire] had no address for at the end of the
-// line of those who wait for one of the pools. Until leave is called, later ones get no free address of these pools that it
-// could have, and a claim takes one for it too. Leave it before long: its owner
-// has an address or has given up.
+// line of those who wait for one of the pools. Until leave is called, later ones
+// get no free address of these pools that it could have, and a claim takes one
+// for it too. Leave it before long: its owner has an address or has given up.
 func (l *Lessee) Await(owner Owner, pools []string) (leave func()) {
 	l.mu.Lock()
 	defer l.mu.Unlock()

@@ -64,8 +64,8 @@ func notSent(err error, b *lease.Block) error {
 
 // labelChange returns what to change in the labels of a block so that they
 // name its lessees, an empty value for each, nil for one that is no more, and
-// say whether it has room. When
-// the labels of the version judged are not known any more, it reads them.
+// say whether it has room. When the labels of the version judged are not known
+// any more, it reads them.
 func (c *Client) labelChange(ctx context.Context, b *lease.Block) (map[string]*string, error) {
 	named, known := c.marks.at(b.Name(), b.Version)
 	if !known {

@@ -12,8 +12,8 @@ import (
 )
 
 // roomLabel is the label of a block in which something can be claimed. Its value
-// is the block's region, named as a block is ([lease.Name]). A block that an earlier version wrote last has none
-// yet; it is found as it was before there was the label.
+// is the block's region, named as a block is ([lease.Name]). A block that an
+// earlier version wrote last has none yet; it is found by searching.
 const roomLabel = "room.holdfast.dev/region"
 
 // room returns the value of the label of room for a block, nil for a full one.
