@@ -237,6 +237,7 @@ func (a *Agent) start(ctx context.Context, fresh bool) error {
 	if err := errors.Join(a.watchPods(ctx), a.watchPools(), a.watchEndpoints()); err != nil {
 		return err
 	}
+	a.pools.resume(a.lessee.Entries())
 	a.upkeep.kick()
 	for _, e := range a.lessee.Entries() {
 		a.endpoints.enqueue(e.Namespace, e.Pod)

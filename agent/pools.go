@@ -196,6 +196,18 @@ func (p *pools) shrunk(was, is *v2beta1.SpiderIPPool) bool {
 	return err == nil && (was.Generation != is.Generation || plenty(is, ranges) < plenty(was, ranges) || scarce(is) && !scarce(was))
 }
 
+// resume counts the pools that pods of this node have addresses of as used: an
+// agent that starts anew goes on with what it had leased ahead of need.
+func (p *pools) resume(entries []lease.Entry) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	for _, e := range entries {
+		if d, err := cluster.DecodeDetail(e.Detail); err == nil && d.Pool != "" {
+			p.used[d.Pool] = p.now()
+		}
+	}
+}
+
 // recent returns the pools that pods of this node asked for lately. Those
 // that are gone meanwhile are forgotten.
 func (p *pools) recent() []lease.Pool {

@@ -1,10 +1,13 @@
 package agent
 
 import (
+	"encoding/json"
 	"net/netip"
 	"slices"
 	"testing"
+	"time"
 
+	"github.com/google/go-cmp/cmp"
 	"go4.org/netipx"
 
 	"github.com/holdfast-ipam/holdfast/lease"
@@ -74,5 +77,20 @@ func TestRichPoolRunsLowBelowHalfAClaim(t *testing.T) {
 		if got := runsLow(pool(t, plenty, "10.0.0.0-10.0.0.9"), free); got != want {
 			t.Errorf("with claims of %d and one address free, low is %t, want %t", plenty, got, want)
 		}
+	}
+}
+
+// Else each restart would yield what its node has leased ahead, and the next
+// pods would wait for a claim.
+func TestPoolsThatPodsHaveAddressesOfAreInUseAfterARestart(t *testing.T) {
+	p := &pools{used: map[string]time.Time{}, now: func() time.Time { return time.Unix(1000, 0) }}
+	p.resume([]lease.Entry{
+		{State: lease.Assigned, Detail: json.RawMessage(`{"pool":"rich","prefix":"10.6.168.101/16"}`)},
+		{State: lease.Retained, Detail: json.RawMessage(`{"pool":"of-an-identity","prefix":"10.7.0.1/16"}`)},
+		{State: lease.Cooling},
+	})
+	want := map[string]time.Time{"rich": time.Unix(1000, 0), "of-an-identity": time.Unix(1000, 0)}
+	if diff := cmp.Diff(want, p.used); diff != "" {
+		t.Errorf("in use (-want +got):\n%s", diff)
 	}
 }
