@@ -30,6 +30,11 @@ const (
 	// thousand pods starting at once cost a handful of writes.
 	gathering    = 50 * time.Millisecond
 	statusPeriod = time.Second
+	// listedPeriod is the length of status.allocatedIPs that a second's write is
+	// worth, and listedAtMost bounds the time between two writes: each goes to
+	// the agents of all nodes, who read of it the conditions and the counts.
+	listedPeriod = 16 << 10
+	listedAtMost = 30 * time.Second
 	// allocatedLimit is the greatest length of status.allocatedIPs in bytes.
 	// An API server refuses objects above one and a half MiB, and a pool that
 	// cannot be written would show old counts for good; so a pool of some
@@ -222,12 +227,35 @@ func (s *poolStatus) write(ctx context.Context, pool *v2beta1.SpiderIPPool) erro
 		return nil
 	}
 	s.mu.Lock()
-	s.wrote[pool.Name] = time.Now()
+	rest := restOf(&pool.Status, &next.Status) - time.Since(s.wrote[pool.Name])
 	s.mu.Unlock()
+	if rest > 0 {
+		s.queue.AddAfter(pool.Name, rest)
+		return nil
+	}
 	if _, err := s.client.UpdateStatus(ctx, next, metav1.UpdateOptions{}); err != nil {
 		return fmt.Errorf("write the status of pool %s: %w", pool.Name, guarded(err))
 	}
+	s.mu.Lock()
+	s.wrote[pool.Name] = time.Now()
+	s.mu.Unlock()
 	return nil
+}
+
+// restOf returns how long after the last write of a pool's status another one
+// is due: at once for a condition, which agents go by, and the later the longer
+// the list is that goes with the counts.
+func restOf(was, is *v2beta1.IPPoolStatus) time.Duration {
+	if !equality.Semantic.DeepEqual(was.Conditions, is.Conditions) {
+		return 0
+	}
+	length := 0
+	for _, list := range []*string{was.AllocatedIPs, is.AllocatedIPs} {
+		if list != nil {
+			length = max(length, len(*list))
+		}
+	}
+	return min(time.Duration(length/listedPeriod)*statusPeriod, listedAtMost)
 }
 
 // count sets the status of a pool from the caches.

@@ -6,6 +6,7 @@ import (
 	"math/rand/v2"
 	"net/netip"
 	"slices"
+	"strings"
 	"testing"
 	"time"
 
@@ -167,5 +168,30 @@ func TestPoolThatMakesNoSenseSaysSoUntilItDoes(t *testing.T) {
 	s.judge(pool, none, nil)
 	if !meta.IsStatusConditionTrue(pool.Status.Conditions, v2beta1.ConditionUsable) {
 		t.Errorf("conditions %v, want it usable again", pool.Status.Conditions)
+	}
+}
+
+func TestStatusWithALongListIsWrittenRarelyButForItsConditions(t *testing.T) {
+	status := func(bytes int, scarce metav1.ConditionStatus) *v2beta1.IPPoolStatus {
+		list := strings.Repeat("x", bytes)
+		return &v2beta1.IPPoolStatus{AllocatedIPs: &list, Conditions: []metav1.Condition{{Type: v2beta1.ConditionScarce, Status: scarce}}}
+	}
+	const no, yes = metav1.ConditionFalse, metav1.ConditionTrue
+	for name, test := range map[string]struct {
+		was, is *v2beta1.IPPoolStatus
+		want    time.Duration
+	}{
+		"first":              {&v2beta1.IPPoolStatus{}, status(10*listedPeriod, no), 0},
+		"short":              {status(100, no), status(200, no), 0},
+		"long":               {status(100, no), status(10*listedPeriod, no), 10 * statusPeriod},
+		"was long":           {status(10*listedPeriod, no), status(100, no), 10 * statusPeriod},
+		"longest":            {status(allocatedLimit, no), status(allocatedLimit-1, no), listedAtMost},
+		"long, and scarce":   {status(10*listedPeriod, no), status(10*listedPeriod, yes), 0},
+		"long, and no more":  {status(10*listedPeriod, yes), status(10*listedPeriod, no), 0},
+		"too long to be one": {status(allocatedLimit, no), &v2beta1.IPPoolStatus{Conditions: status(0, no).Conditions}, listedAtMost},
+	} {
+		if got := restOf(test.was, test.is); got != test.want {
+			t.Errorf("%s: written again after %s, want %s", name, got, test.want)
+		}
 	}
 }
