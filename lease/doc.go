@@ -84,8 +84,8 @@
 //	pin                          the lessee: make it, unmark it, withdraw one no endpoint names
 //	                             the node of the identity's pod: unmark it in taking over
 //	                             the collector: mark, then remove or unmark, when no pod is left,
-//	                             or no endpoint names it and the address is nobody's lease, or
-//	                             that of another node than the one whose pod wrote the endpoint
+//	                             or no endpoint names it and the address is nobody's lease, or the
+//	                             endpoint leaves it out and another node than the pod's leases it
 //	endpoint of an identity      the node of its pod: create it, add addresses to it
 //	                             the lessee: create one anew that is missing, for a pin it retains
 //	                             the collector: delete it, when its pins and its pod are gone

@@ -905,7 +905,7 @@ inline judge(x) {
 		if
 		:: !has(G.p, i)
 		:: has(G.p, i) && G.wanted && G.uid != 0 && G.addr != None && G.addr != i && elsewhere -> G.out = G.out | set(i)
-		:: has(G.p, i) && G.wanted && has(G.far, i) && G.addr != i && G.addr != None && G.epUID == G.uid -> G.out = G.out | set(i)
+		:: has(G.p, i) && G.wanted && has(G.far, i) && G.addr != i && G.addr != None -> G.out = G.out | set(i)
 		:: has(G.p, i) && G.wanted && has(G.bare, i) && G.addr != i -> G.out = G.out | set(i)
 		:: has(G.p, i) && G.uid == 0 && !(G.wanted && G.addr == i) -> G.out = G.out | set(i)
 		:: else

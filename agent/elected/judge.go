@@ -107,14 +107,12 @@ func (s *standing) elsewhere(ifname string, addr netip.Addr) bool {
 	return false
 }
 
-// astray reports whether the very pod that exists will never ask for addr,
-// because another node than its own leases it: the pod's agent has written the
-// endpoint, and of other nodes' addresses it takes over what that names. An
-// endpoint deleted by hand leads here, when the pod moves before it is written
-// anew.
+// astray reports whether the pod that exists will never ask for addr, because
+// another node than its own leases it: of other nodes' addresses its agent takes
+// over what the endpoint names. An endpoint deleted by hand leads here, when the
+// pod moves before it is written anew; while there is none, its lessee will.
 func (s *standing) astray(lessee, ifname string, addr netip.Addr) bool {
-	return s.podUID != "" && s.node != "" && s.node != lessee &&
-		s.pointer != nil && s.pointer.PodUID == s.podUID && !s.names(ifname, addr)
+	return s.podUID != "" && s.node != "" && s.node != lessee && s.pointer != nil && !s.names(ifname, addr)
 }
 
 // judge decides on a pin of an address that the node named lessee leases, or
