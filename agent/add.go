@@ -135,9 +135,9 @@ func (a *Agent) acquire(ctx context.Context, r lease.Request) ([]lease.Entry, er
 		if !errors.As(err, &exhausted) && !errors.Is(err, lease.ErrSearching) {
 			return entries, err
 		}
-		if exhausted != nil && !waits {
+		if !waits {
 			waits = true
-			defer a.lessee.Await(r.Owner, exhausted.Pools)()
+			defer a.lessee.Await(r.Owner, lacking(exhausted, r.Families))()
 		}
 		if exhausted != nil && a.pools.usedOut(exhausted.Pools) {
 			a.upkeep.kick() // from now on what is surplus is judged otherwise
@@ -147,6 +147,20 @@ func (a *Agent) acquire(ctx context.Context, r lease.Request) ([]lease.Entry, er
 			return nil, err
 		}
 	}
+}
+
+// lacking returns the pools that are used out, or while that is not known all
+// that were asked for.
+func lacking(exhausted *lease.ExhaustedError, families [][]lease.Pool) (pools []string) {
+	if exhausted != nil {
+		return exhausted.Pools
+	}
+	for _, family := range families {
+		for _, p := range family {
+			pools = append(pools, p.Name)
+		}
+	}
+	return pools
 }
 
 // sleep waits for news or until the pause is over. It reports whether ctx still

@@ -217,7 +217,8 @@ func (l *Lessee) claim(ctx context.Context, p Pool, how claimKey) (bool, error) 
 // the update is made and up to the pool's Plenty beyond them, all from one
 // block. It returns how many it got: none when no block of the pool has any.
 //
-// It looks at no more than probes blocks that are not known to be full. When
+// It looks at no more than probes blocks that are not known to be full, and at
+// none once a pod that waits may have an address that has come free here. When
 // that is not enough it fails with [ErrSearching], and the next call goes on
 // where this one ended.
 func (l *Lessee) ClaimAhead(ctx context.Context, p Pool, waiting func() int, probes int) (int, error) {
@@ -226,7 +227,7 @@ func (l *Lessee) ClaimAhead(ctx context.Context, p Pool, waiting func() int, pro
 		if l.knownFull(prefix, p) {
 			continue
 		}
-		if probes--; probes < 0 {
+		if probes--; probes < 0 || waiting() > 0 && l.hasFree(p) {
 			l.setCursor(p.Name, at)
 			return 0, fmt.Errorf("pool %q: %w", p.Name, ErrSearching)
 		}

@@ -6,6 +6,7 @@ import (
 	"testing"
 
 	"github.com/holdfast-ipam/holdfast/lease"
+	"github.com/holdfast-ipam/holdfast/lease/leasetest"
 )
 
 // told reports whether the channel is closed.
@@ -40,8 +41,9 @@ func TestThoseWhoWaitAreServedInTheirOrder(t *testing.T) {
 			a.del(s)
 			w.pass(coolDown)
 			for _, later := range append(waiting[i+1:], w.pod(fmt.Sprintf("newcomer-%d", i), a)) {
-				_, err := a.tryAdd(w.Context(), later, p)
-				wantExhausted(w, err, "p")
+				if s, err := a.tryAdd(w.Context(), later, p); err == nil {
+					w.Fatalf("%s got %v before its turn", later.name, s.addrs)
+				}
 			}
 			w.wantAddrs(a.add(waiting[i], p).addrs, s.addrs)
 			leave[i]()
@@ -141,5 +143,34 @@ func TestWaitersAreToldWhatANeighbourInTheBlockGaveBack(t *testing.T) {
 			t.Error("not told")
 		}
 		w.wantAddrs(a.add(waiting[0], p).addrs, s.addrs)
+	})
+}
+
+// Nobody waits for the answers about sixty blocks while there is an address.
+func TestSearchEndsWhenAnAddressHasComeFree(t *testing.T) {
+	history(t, func(w *world) {
+		a, b := w.node("a"), w.node("b")
+		s := a.add(w.pod("holder", a), pool("one", 0, "10.0.2.77-10.0.2.77"))
+		for i := range 64 {
+			first := addr("10.0.0.0").As4()
+			first[2], first[3] = byte(i/16), byte(i%16*16)
+			from := netip.AddrFrom4(first)
+			w.change(from, func(block *lease.Block) error { block.Claim(b.id, 0xffff); return nil })
+		}
+		a.del(s)
+		reads := 0
+		w.fault = func(c leasetest.Call) leasetest.Fault {
+			if c.Method == "Block" {
+				if reads++; reads == 3 {
+					w.pass(coolDown)
+					a.tidy()
+				}
+			}
+			return leasetest.Fault{}
+		}
+		w.wantAddrs(a.add(w.pod("web", a), thousand(0)).addrs, s.addrs)
+		if reads != 3 {
+			t.Errorf("%d blocks were read, of which the third took until the address was free", reads)
+		}
 	})
 }
