@@ -152,52 +152,115 @@ func (c *Collector) settle(ctx context.Context, b *lease.Block, pins []lease.Pin
 	return done, nil
 }
 
-// look judges pins of b by quorum reads, one look per pod. An error leaves its
-// pod's pins unjudged, which is to keep them: unknown means taken.
+// look judges pins of b by quorum reads. An error leaves the pins of those whom
+// it concerns unjudged, which is to keep them: unknown means taken.
 func (c *Collector) look(ctx context.Context, b *lease.Block, pins []lease.Pin) (map[lease.Pin]verdict, error) {
-	type pod struct{ namespace, name, kind string }
-	type found struct {
-		standing
-		err error
-	}
-	seen := make(map[pod]found)
+	found := c.standings(ctx, pins)
 	judged := make(map[lease.Pin]verdict, len(pins))
 	var errs []error
+	for _, s := range found {
+		errs = append(errs, s.err)
+	}
 	for _, p := range pins {
-		key := pod{p.Identity.Namespace, p.Identity.Pod, p.Identity.Kind}
-		f, ok := seen[key]
-		if !ok {
-			f.standing, f.err = c.standing(ctx, key.namespace, key.name, key.kind)
-			seen[key] = f
-			errs = append(errs, f.err)
-		}
 		judged[p] = keep
-		if f.err == nil {
+		i := slices.IndexFunc(found, func(s *sighting) bool { return s.bearer == bearerOf(p) })
+		if found[i].err == nil {
 			lessee, _ := b.LesseeOf(p.Addr)
-			judged[p] = judge(p, lessee.Name, f.standing)
+			judged[p] = judge(p, lessee.Name, found[i].standing)
 		}
 	}
 	return judged, errors.Join(errs...)
 }
 
-// standing looks a pod up: the pod first, and then whether it is wanted. The
-// other way round, a pod that is going away while its StatefulSet grows again
-// would be unwanted at the first look and gone at the second, and lose its
-// address although it was wanted ever since. A pod created in between takes
-// the mark off before it uses an address, so the removal loses to it.
-func (c *Collector) standing(ctx context.Context, namespace, pod, kind string) (standing, error) {
-	var s standing
-	var err error
-	if kind != "" {
-		s, err = c.machine(ctx, namespace, pod, kind)
-	} else if s.exists, s.podUID, s.node, err = c.exists(ctx, namespace, pod); err == nil {
-		s.wanted, err = c.wanted(ctx, namespace, pod)
+// bearer is whom pins are held for: a pod of a StatefulSet, or a machine.
+type bearer struct{ namespace, name, kind string }
+
+func bearerOf(p lease.Pin) bearer {
+	return bearer{p.Identity.Namespace, p.Identity.Pod, p.Identity.Kind}
+}
+
+// sighting is what was found out about a bearer, or why it was not.
+type sighting struct {
+	bearer
+	standing
+	err error
+}
+
+// standings looks up whom pins are held for: all pods first, and then whether
+// they are wanted. The other way round, a pod that is going away while its
+// StatefulSet grows again would be unwanted at the first look and gone at the
+// second, and lose its address although it was wanted ever since. A pod created
+// in between takes the mark off before it uses an address, so the removal loses
+// to it.
+func (c *Collector) standings(ctx context.Context, pins []lease.Pin) []*sighting {
+	var found []*sighting
+	for _, p := range pins {
+		key := bearerOf(p)
+		if !slices.ContainsFunc(found, func(s *sighting) bool { return s.bearer == key }) {
+			found = append(found, c.sight(ctx, key))
+		}
 	}
-	if err != nil || !s.wanted {
-		return s, err
+	c.want(ctx, found)
+	c.follow(ctx, found)
+	return found
+}
+
+// sight looks up the pod of a name, or all of a machine.
+func (c *Collector) sight(ctx context.Context, b bearer) *sighting {
+	s := &sighting{bearer: b}
+	if b.kind != "" {
+		s.standing, s.err = c.machine(ctx, b.namespace, b.name, b.kind)
+	} else {
+		s.exists, s.podUID, s.node, s.err = c.exists(ctx, b.namespace, b.name)
 	}
-	s.pointer, err = c.pointer(ctx, namespace, pod)
-	return s, err
+	return s
+}
+
+// want finds out which pods are wanted, by one read of each StatefulSet.
+func (c *Collector) want(ctx context.Context, found []*sighting) {
+	type set struct{ namespace, name string }
+	windows := map[set]Window{}
+	errs := map[set]error{}
+	for _, s := range found {
+		name, ordinal, ok := SplitPodName(s.name)
+		if !ok || c.Stateless || s.kind != "" || s.err != nil {
+			continue
+		}
+		of := set{s.namespace, name}
+		if _, known := windows[of]; !known {
+			windows[of], errs[of] = c.StatefulSet(ctx, of.namespace, of.name)
+		}
+		switch err := errs[of]; {
+		case err == nil:
+			s.wanted = windows[of].Wants(ordinal)
+		case !errors.Is(err, lease.ErrNotFound):
+			s.err = fmt.Errorf("read StatefulSet %s/%s: %w", of.namespace, of.name, err)
+		}
+	}
+}
+
+// follow reads the endpoints of those who are wanted, all of them before the
+// blocks that they name, and each block once. Of an endpoint counts what is
+// pinned for it.
+func (c *Collector) follow(ctx context.Context, found []*sighting) {
+	for _, s := range found {
+		if !s.wanted || s.err != nil {
+			continue
+		}
+		e, err := c.Cluster.Endpoint(ctx, s.namespace, s.name)
+		switch {
+		case err == nil:
+			s.pointer = &e
+		case !errors.Is(err, lease.ErrNotFound):
+			s.err = fmt.Errorf("read endpoint %s/%s: %w", s.namespace, s.name, err)
+		}
+	}
+	pinned := c.newPinned()
+	for _, s := range found {
+		if s.pointer != nil {
+			s.pointer.Addresses, s.err = pinned.of(ctx, s.pointer)
+		}
+	}
 }
 
 // errUnknownKind says that nothing tells whether an address is wanted.
@@ -220,20 +283,6 @@ func (c *Collector) machine(ctx context.Context, namespace, name, kind string) (
 	return s, nil
 }
 
-// pointer returns a pod's endpoint with what counts of it, the addresses that
-// are pinned for it, or nil if there is none.
-func (c *Collector) pointer(ctx context.Context, namespace, pod string) (*lease.Endpoint, error) {
-	e, err := c.Cluster.Endpoint(ctx, namespace, pod)
-	if errors.Is(err, lease.ErrNotFound) {
-		return nil, nil
-	}
-	if err != nil {
-		return nil, fmt.Errorf("read endpoint %s/%s: %w", namespace, pod, err)
-	}
-	e.Addresses, err = c.pinned(ctx, e)
-	return &e, err
-}
-
 func (c *Collector) exists(ctx context.Context, namespace, pod string) (exists bool, uid, node string, err error) {
 	at, err := c.Cluster.PodAt(ctx, namespace, pod)
 	if errors.Is(err, lease.ErrNotFound) {
@@ -245,52 +294,66 @@ func (c *Collector) exists(ctx context.Context, namespace, pod string) (exists b
 	return true, at.UID, at.Node, nil
 }
 
-func (c *Collector) wanted(ctx context.Context, namespace, pod string) (bool, error) {
-	name, ordinal, ok := SplitPodName(pod)
-	if !ok || c.Stateless {
-		return false, nil
+// Pod is the name of a pod.
+type Pod struct{ Namespace, Name string }
+
+// Pointers removes from sticky endpoints, by the names of their pods, the
+// addresses that are not pinned for them, and an endpoint itself when none is
+// left. It does nothing about one while a pod of the name exists, because that
+// pod's agent writes the endpoint then. It returns those that it could not
+// judge or change, and why.
+//
+// The endpoints are read before the blocks and written on that very version. A
+// pod placed meanwhile writes the endpoint after its pin, so this write loses.
+func (c *Collector) Pointers(ctx context.Context, pods []Pod) (failed []Pod, err error) {
+	pinned := c.newPinned()
+	endpoints := map[Pod]*lease.Endpoint{}
+	errs := map[Pod]error{}
+	for _, p := range pods {
+		e, err := c.Cluster.Endpoint(ctx, p.Namespace, p.Name)
+		switch {
+		case err == nil && e.Sticky:
+			endpoints[p] = &e
+		case err != nil && !errors.Is(err, lease.ErrNotFound):
+			errs[p] = fmt.Errorf("read endpoint %s/%s: %w", p.Namespace, p.Name, err)
+		}
 	}
-	w, err := c.StatefulSet(ctx, namespace, name)
-	if errors.Is(err, lease.ErrNotFound) {
-		return false, nil
+	for _, p := range pods {
+		if e, ok := endpoints[p]; ok {
+			errs[p] = c.shorten(ctx, e, pinned)
+		}
+		if errs[p] != nil {
+			failed = append(failed, p)
+			err = errors.Join(err, errs[p])
+		}
 	}
-	if err != nil {
-		return true, fmt.Errorf("read StatefulSet %s/%s: %w", namespace, name, err)
-	}
-	return w.Wants(ordinal), nil
+	return failed, err
 }
 
-// Pointer removes from a sticky endpoint the addresses that are not pinned
-// for it, and the endpoint itself when none is left. It does nothing while a
-// pod of the name exists, because that pod's agent writes the endpoint then.
-//
-// The endpoint is read before the blocks and written on that very version. A
-// pod placed meanwhile writes the endpoint after its pin, so this write
-// loses.
+// Pointer is [Collector.Pointers] for one pod.
 func (c *Collector) Pointer(ctx context.Context, namespace, pod string) error {
-	e, err := c.Cluster.Endpoint(ctx, namespace, pod)
-	if errors.Is(err, lease.ErrNotFound) || err == nil && !e.Sticky {
-		return nil
-	}
-	if err != nil {
-		return fmt.Errorf("read endpoint %s/%s: %w", namespace, pod, err)
-	}
-	pinned, err := c.pinned(ctx, e)
-	if err != nil || len(pinned) == len(e.Addresses) && len(pinned) > 0 {
+	_, err := c.Pointers(ctx, []Pod{{namespace, pod}})
+	return err
+}
+
+// shorten removes from an endpoint what is not pinned for it.
+func (c *Collector) shorten(ctx context.Context, e *lease.Endpoint, pinned *pinnedNow) error {
+	left, err := pinned.of(ctx, e)
+	if err != nil || len(left) == len(e.Addresses) && len(left) > 0 {
 		return err
 	}
-	if exists, err := c.borne(ctx, &e); err != nil || exists {
+	if exists, err := c.borne(ctx, e); err != nil || exists {
 		return err
 	}
-	if len(pinned) == 0 {
-		if err := c.Cluster.DeleteEndpoint(ctx, e); err != nil {
-			return fmt.Errorf("delete endpoint %s/%s: %w", namespace, pod, err)
+	if len(left) == 0 {
+		if err := c.Cluster.DeleteEndpoint(ctx, *e); err != nil {
+			return fmt.Errorf("delete endpoint %s/%s: %w", e.Namespace, e.Pod, err)
 		}
 		return nil
 	}
-	e.Addresses = pinned
-	if _, err := c.Cluster.PutEndpoint(ctx, e); err != nil {
-		return fmt.Errorf("write endpoint %s/%s: %w", namespace, pod, err)
+	e.Addresses = left
+	if _, err := c.Cluster.PutEndpoint(ctx, *e); err != nil {
+		return fmt.Errorf("write endpoint %s/%s: %w", e.Namespace, e.Pod, err)
 	}
 	return nil
 }
@@ -313,19 +376,32 @@ func kindOf(e *lease.Endpoint) string {
 	return ""
 }
 
-// pinned returns the addresses of an endpoint that are pinned for it.
-func (c *Collector) pinned(ctx context.Context, e lease.Endpoint) ([]lease.EndpointAddress, error) {
+// pinnedNow tells what is pinned for endpoints, all of which have been read
+// before the first question, and reads each block once for that.
+type pinnedNow struct {
+	cluster lease.Cluster
+	blocks  map[string]lease.Block
+}
+
+func (c *Collector) newPinned() *pinnedNow {
+	return &pinnedNow{cluster: c.Cluster, blocks: map[string]lease.Block{}}
+}
+
+// of returns the addresses of an endpoint that are pinned for it.
+func (n *pinnedNow) of(ctx context.Context, e *lease.Endpoint) ([]lease.EndpointAddress, error) {
 	var pinned []lease.EndpointAddress
 	for _, a := range e.Addresses {
 		name := lease.Name(lease.BlockOf(a.Addr))
-		b, err := c.Cluster.Block(ctx, name)
-		if errors.Is(err, lease.ErrNotFound) {
-			continue
+		b, ok := n.blocks[name]
+		if !ok {
+			var err error
+			b, err = n.cluster.Block(ctx, name)
+			if err != nil && !errors.Is(err, lease.ErrNotFound) {
+				return nil, fmt.Errorf("read block %s: %w", name, err)
+			}
+			n.blocks[name] = b // the zero Block of one that is not there has no pin
 		}
-		if err != nil {
-			return nil, fmt.Errorf("read block %s: %w", name, err)
-		}
-		id := lease.Identity{Namespace: e.Namespace, Pod: e.Pod, Interface: a.Interface, Kind: kindOf(&e)}
+		id := lease.Identity{Namespace: e.Namespace, Pod: e.Pod, Interface: a.Interface, Kind: kindOf(e)}
 		if p, ok := b.PinAt(a.Addr); ok && p.Identity == id {
 			pinned = append(pinned, a)
 		}

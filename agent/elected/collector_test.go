@@ -168,6 +168,65 @@ func TestScaleDownGivesPinAndEndpointBack(t *testing.T) {
 	}
 }
 
+// Half of sixteen pods in one block: each pod is looked for in both looks and
+// before its endpoint goes, and what they share is read once for all of them.
+func TestScaleDownCostsFiveRequestsAPodAndAFewForAll(t *testing.T) {
+	h := newHistory(t, 8)
+	first := lease.BlockOf(addr101).Addr()
+	for i, addr := 0, first; i < lease.Size; i, addr = i+1, addr.Next() {
+		h.place(fmt.Sprintf("web-%d", i), addr)
+	}
+	c, sets := h.collector(), 0
+	window := c.StatefulSet
+	c.StatefulSet = func(ctx context.Context, namespace, name string) (elected.Window, error) {
+		sets++
+		return window(ctx, namespace, name)
+	}
+	before := len(h.Calls())
+	done, err := c.Block(t.Context(), block, func(p lease.Pin) bool {
+		_, ordinal, _ := elected.SplitPodName(p.Identity.Pod)
+		return ordinal >= 8
+	})
+	if err != nil || len(done.Removed) != 8 {
+		t.Fatalf("removed %v, %v", done.Removed, err)
+	}
+	var gone []elected.Pod
+	for _, p := range done.Removed {
+		gone = append(gone, elected.Pod{Namespace: p.Identity.Namespace, Name: p.Identity.Pod})
+	}
+	if failed, err := c.Pointers(t.Context(), gone); err != nil || len(failed) > 0 {
+		t.Fatalf("failed %v, %v", failed, err)
+	}
+	cost := map[string]int{}
+	for _, call := range h.Calls()[before:] {
+		cost[call.Method]++
+	}
+	want := map[string]int{"PodAt": 3 * 8, "Endpoint": 8, "DeleteEndpoint": 8, "Block": 2, "PutBlock": 2}
+	if diff := cmp.Diff(want, cost); diff != "" {
+		t.Errorf("-want +got:\n%s", diff)
+	}
+	if sets != 2 {
+		t.Errorf("the StatefulSet was read %d times, want once in each look", sets)
+	}
+}
+
+// An error says nothing of those whom it does not concern.
+func TestUnreadableEndpointLeavesTheOthers(t *testing.T) {
+	h := newHistory(t, 0)
+	for _, pod := range []string{"web-0", "web-1", "web-2"} {
+		h.place(pod, addr101)
+		h.change(func(b *lease.Block) error { b.Pins = nil; return nil })
+	}
+	h.on["Endpoint 2"] = func() leasetest.Fault { return leasetest.Fault{Kind: leasetest.Lost} }
+	failed, err := h.collector().Pointers(t.Context(), []elected.Pod{{"default", "web-0"}, {"default", "web-1"}, {"default", "web-2"}})
+	if diff := cmp.Diff([]elected.Pod{{Namespace: "default", Name: "web-1"}}, failed); diff != "" || err == nil {
+		t.Errorf("%v, -want +got:\n%s", err, diff)
+	}
+	if es := h.Endpoints(); len(es) != 1 || es[0].Pod != "web-1" {
+		t.Errorf("left are %v, want web-1", es)
+	}
+}
+
 func TestWantedPinCostsNoWrite(t *testing.T) {
 	h := newHistory(t, 2)
 	h.place("web-1", addr101)

@@ -4,6 +4,7 @@ import (
 	"context"
 	"log/slog"
 	"net/netip"
+	"slices"
 	"strings"
 	"time"
 
@@ -26,6 +27,9 @@ const (
 	// before it has an endpoint, and a block a lease before its address is
 	// handed out.
 	settling = 3 * time.Second
+	// ending is how long the ends of a StatefulSet's pods gather before its
+	// blocks are read.
+	ending = time.Second
 )
 
 // job is a block to collect, or the endpoint of a pod.
@@ -55,6 +59,7 @@ func (d *Duties) collect(ctx context.Context, w *watches, log *slog.Logger) {
 		queue: newQueue[job]("gc"),
 		log:   log,
 	}
+	g.queue.wait = ending
 	// With a part of the caches everything would look like garbage.
 	if !watch.Synced(ctx, w.blocks, w.endpoints, w.statefulSets) {
 		return
@@ -81,7 +86,7 @@ func (d *Duties) statefulSet(ctx context.Context, namespace, name string) (Windo
 func (g *gc) watch() error {
 	err := g.blocks.On(
 		func(was, is *v1alpha1.IPBlock) {
-			g.glance(is)
+			g.glance(is, 0)
 			if was == nil || was.ResourceVersion == is.ResourceVersion {
 				g.visitMachines(is, "")
 			}
@@ -91,34 +96,41 @@ func (g *gc) watch() error {
 		return err
 	}
 	// A StatefulSet's status changes when one of its pods ends, so this is
-	// also how the end of a pod above the replica count is noticed at once.
+	// also how the end of a pod above the replica count is noticed soon. As many
+	// end together, and each makes one of many changes, these gather.
 	err = g.statefulSets.On(
-		func(_, is *appsv1.StatefulSet) { g.glanceAll(indexStatefulSet, is) },
-		func(was *appsv1.StatefulSet) { g.glanceAll(indexStatefulSet, was) })
+		func(was, is *appsv1.StatefulSet) {
+			if was != nil && was.UID == is.UID && was.Generation == is.Generation && was.ResourceVersion != is.ResourceVersion {
+				g.glanceAll(indexStatefulSet, is, ending)
+				return
+			}
+			g.glanceAll(indexStatefulSet, is, 0)
+		},
+		func(was *appsv1.StatefulSet) { g.glanceAll(indexStatefulSet, was, 0) })
 	if err != nil {
 		return err
 	}
 	return g.endpoints.On(
 		func(_, is *v2beta1.SpiderEndpoint) {
-			g.glanceAll(indexPod, is)
+			g.glanceAll(indexPod, is, 0)
 			g.glanceAtPointer(is)
 			for _, b := range g.blocks.By(indexPod, is.Namespace+"/"+is.Name) {
 				g.visitMachines(b, is.Namespace+"/"+is.Name)
 			}
 		},
-		func(was *v2beta1.SpiderEndpoint) { g.glanceAll(indexPod, was) })
+		func(was *v2beta1.SpiderEndpoint) { g.glanceAll(indexPod, was, 0) })
 }
 
 // glanceAll glances at the blocks that the index has under the object's name.
-func (g *gc) glanceAll(index string, object metav1.Object) {
+func (g *gc) glanceAll(index string, object metav1.Object, soon time.Duration) {
 	for _, b := range g.blocks.By(index, object.GetNamespace()+"/"+object.GetName()) {
-		g.glance(b)
+		g.glance(b, soon)
 	}
 }
 
 // glance puts a block into the queue if the caches say that there may be
-// something to collect in it.
-func (g *gc) glance(b *v1alpha1.IPBlock) {
+// something to collect in it, soon if it is nothing that takes time to settle.
+func (g *gc) glance(b *v1alpha1.IPBlock, soon time.Duration) {
 	key := job{block: b.Name}
 	if len(b.Spec.Leases) == 0 && len(b.Spec.Pins) == 0 {
 		g.queue.AddAfter(key, settling)
@@ -129,7 +141,7 @@ func (g *gc) glance(b *v1alpha1.IPBlock) {
 		addr, _ := netip.ParseAddr(p.Address)
 		switch {
 		case p.Releasing || p.Kind == "" && g.unwanted(namespace, pod):
-			g.queue.Add(key)
+			g.queue.AddAfter(key, soon)
 			return
 		case !g.pointed(namespace, pod, p.Interface, addr):
 			g.queue.AddAfter(key, settling)
@@ -227,9 +239,20 @@ func (g *gc) do(ctx context.Context, j job) (again bool, err error) {
 		return false, g.collector.Pointer(ctx, j.namespace, j.pod)
 	}
 	done, err := g.collector.Block(ctx, j.block, g.suspect)
+	var pods []Pod
 	for _, p := range done.Removed {
 		g.log.Info("gave an address back", "block", j.block, "addr", p.Addr, "pod", p.Identity.Namespace+"/"+p.Identity.Pod, "interface", p.Identity.Interface)
-		g.queue.Add(job{namespace: p.Identity.Namespace, pod: p.Identity.Pod})
+		if pod := (Pod{p.Identity.Namespace, p.Identity.Pod}); !slices.Contains(pods, pod) {
+			pods = append(pods, pod)
+		}
+	}
+	// Together, because their endpoints name the same blocks.
+	failed, unread := g.collector.Pointers(ctx, pods)
+	for _, p := range failed {
+		g.queue.AddAfter(job{namespace: p.Namespace, pod: p.Name}, firstPause)
+	}
+	if unread != nil {
+		g.log.Debug("some endpoints are left for another time", "block", j.block, "err", unread)
 	}
 	if done.Deleted {
 		g.log.Debug("deleted an empty block", "block", j.block)

@@ -29,6 +29,10 @@ const (
 // a pause until they succeed.
 type queue[K comparable] struct {
 	workqueue.TypedRateLimitingInterface[K]
+	limiter workqueue.TypedRateLimiter[K]
+	// wait is the shortest pause after a job that has to be done again because
+	// what it waits for has not come about.
+	wait time.Duration
 }
 
 func newQueue[K comparable](name string) queue[K] {
@@ -36,7 +40,10 @@ func newQueue[K comparable](name string) queue[K] {
 		workqueue.NewTypedItemExponentialFailureRateLimiter[K](firstPause, longPause),
 		workqueue.NewTypedItemFastSlowRateLimiter[K](0, idlePause, patience),
 	)
-	return queue[K]{workqueue.NewTypedRateLimitingQueueWithConfig(limiter, workqueue.TypedRateLimitingQueueConfig[K]{Name: name})}
+	return queue[K]{
+		TypedRateLimitingInterface: workqueue.NewTypedRateLimitingQueueWithConfig(limiter, workqueue.TypedRateLimitingQueueConfig[K]{Name: name}),
+		limiter:                    limiter,
+	}
 }
 
 // work does jobs in n goroutines until ctx ends. A job that returns again or
@@ -71,9 +78,12 @@ func (q queue[K]) next(ctx context.Context, log *slog.Logger, do func(context.Co
 	case err != nil:
 		log.Warn("failed, trying again", "err", err)
 	}
-	if again || err != nil {
+	switch {
+	case err != nil:
 		q.AddRateLimited(key)
-	} else {
+	case again:
+		q.AddAfter(key, max(q.limiter.When(key), q.wait))
+	default:
 		q.Forget(key)
 	}
 	return true
