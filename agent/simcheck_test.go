@@ -421,6 +421,15 @@ func (h *sim) hungry(p *simPod) {
 			used[e.Addr] = true
 		}
 	}
+	for _, name := range h.names() { // and what a sandbox has from the agent of a Node before this one
+		if s := h.pods[name].sandbox; s != nil {
+			for _, addrs := range s.addrs {
+				for _, addr := range addrs {
+					used[addr] = true
+				}
+			}
+		}
+	}
 	v4, v6 := 0, 0
 	for addr := range used {
 		if addr.Is4() {
