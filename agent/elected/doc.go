@@ -18,7 +18,8 @@
 // None of it is on the way of a pod start, and none of it relies on being the
 // only one: every write is guarded by the version it was judged on, so an
 // agent that has lost its election without noticing can only lose races. Being
-// elected saves requests, nothing else. While nobody is elected, counts grow
+// elected saves requests, nothing else, and who waits to be elected makes none
+// (election.go). While nobody is elected, counts grow
 // stale and addresses come back later.
 //
 // Caches of this package say where to look. What is removed is judged by

@@ -2,31 +2,15 @@ package elected
 
 import (
 	"context"
-	"fmt"
 	"log/slog"
 	"sync"
 	"time"
 
-	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/client-go/kubernetes"
-	"k8s.io/client-go/tools/leaderelection"
-	"k8s.io/client-go/tools/leaderelection/resourcelock"
 
 	"github.com/holdfast-ipam/holdfast/agent/admission"
 	"github.com/holdfast-ipam/holdfast/crds"
 	"github.com/holdfast-ipam/holdfast/lease"
-)
-
-// leaseName is the name of the election's Lease object in the release
-// namespace.
-const leaseName = "holdfast"
-
-// The election's times, those of Kubernetes' own controllers: an agent that
-// dies without a word is followed after 15 to 17 seconds.
-const (
-	leaseDuration = 15 * time.Second
-	renewDeadline = 10 * time.Second
-	retryPeriod   = 2 * time.Second
 )
 
 // Config is what the duties need.
@@ -79,56 +63,17 @@ type Config struct {
 // Duties are the duties of the elected agent.
 type Duties struct {
 	config Config
+	pace   pace
 }
 
 // New returns the duties. [Duties.Run] carries them out.
-func New(config Config) *Duties { return &Duties{config: config} }
+func New(config Config) *Duties { return &Duties{config: config, pace: usual()} }
 
 // Run stands for election until ctx ends and carries out the duties whenever
 // elected. It returns nil when ctx ended, after the duties have ended and the
 // Lease was given up, and an error when the election cannot be held at all.
 func (d *Duties) Run(ctx context.Context) error {
-	for ctx.Err() == nil {
-		if err := d.stand(ctx); err != nil {
-			return err
-		}
-	}
-	return nil
-}
-
-// stand takes part in one election, up to the end of the term if it is won.
-// The Lease is held until the duties have ended.
-func (d *Duties) stand(ctx context.Context) error {
-	electing, resign := context.WithCancel(context.WithoutCancel(ctx))
-	defer resign()
-	var term term
-	elector, err := leaderelection.NewLeaderElector(leaderelection.LeaderElectionConfig{
-		Lock: &resourcelock.LeaseLock{
-			LeaseMeta:  metav1.ObjectMeta{Namespace: d.config.Namespace, Name: leaseName},
-			Client:     d.config.Kubernetes.CoordinationV1(),
-			LockConfig: resourcelock.ResourceLockConfig{Identity: d.config.Identity},
-		},
-		LeaseDuration:   leaseDuration,
-		RenewDeadline:   renewDeadline,
-		RetryPeriod:     retryPeriod,
-		ReleaseOnCancel: true,
-		Name:            leaseName,
-		Callbacks: leaderelection.LeaderCallbacks{
-			OnStartedLeading: func(leading context.Context) { term.serve(leading, d.serve) },
-			OnStoppedLeading: func() {},
-		},
-	})
-	if err != nil {
-		return fmt.Errorf("stand for election as %q in namespace %q: %w", d.config.Identity, d.config.Namespace, err)
-	}
-	stop := context.AfterFunc(ctx, func() {
-		term.end()
-		resign()
-	})
-	defer stop()
-	elector.Run(electing)
-	term.end()
-	return nil
+	return newElection(&d.config, d.pace).run(ctx, d.serve)
 }
 
 // serve carries out the duties until ctx ends.
