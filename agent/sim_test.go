@@ -6,8 +6,8 @@ import (
 	"bufio"
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
-	"io"
 	"maps"
 	mathrand "math/rand"
 	"os"
@@ -50,13 +50,13 @@ const unitSeeds = 6
 func TestSimulation(t *testing.T) {
 	seed, one := number(t, "SEED")
 	n, many := number(t, "SEEDS")
-	worker, of, inParent := simShare(t)
+	first, of, inParent := simShare(t)
 	switch {
 	case one:
 		playAll(t, []uint64{seed}, true, func(simFigures) {})
 	case inParent:
 		var mine []uint64
-		for s := worker; s < n; s += of {
+		for s := first; s < n; s += of {
 			mine = append(mine, s)
 		}
 		playAll(t, mine, false, func(f simFigures) {
@@ -187,31 +187,34 @@ func (h *sim) play() {
 }
 
 // A worker plays every n-th seed, in a process of its own because a process
-// has one thread for it. Its parent passes its share by the environment and
-// gets the figures on lines that begin so.
+// has one thread for it. Its parent passes its share by the environment, from
+// which seed on and how many seeds on from each to the next, and gets the figures
+// on lines that begin so. Where a seed fails, another process goes on behind it,
+// simFailures times at most.
 const (
 	simShareVariable = "HOLDFAST_SIM_SHARE"
 	simFiguresLine   = "figures: "
+	simFailures      = 5
 )
 
-func simShare(t *testing.T) (worker, of uint64, ok bool) {
+func simShare(t *testing.T) (first, of uint64, ok bool) {
 	text := os.Getenv(simShareVariable)
 	if text == "" {
 		return 0, 0, false
 	}
-	if _, err := fmt.Sscanf(text, "%d/%d", &worker, &of); err != nil || of == 0 {
+	if _, err := fmt.Sscanf(text, "%d/%d", &first, &of); err != nil || of == 0 {
 		t.Fatalf("%s=%q", simShareVariable, text)
 	}
-	return worker, of, true
+	return first, of, true
 }
 
 // playOnAllCores plays seeds 0 to n-1 and prints what came of it.
 func playOnAllCores(t *testing.T, n uint64) {
 	workers := uint64(runtime.NumCPU())
 	figures := make(chan simFigures)
-	group, ctx := errgroup.WithContext(t.Context())
+	var group errgroup.Group
 	for i := range workers {
-		group.Go(func() error { return simWorker(ctx, i, workers, figures) })
+		group.Go(func() error { return simWorker(t.Context(), i, workers, n, figures) })
 	}
 	result := make(chan error, 1)
 	go func() {
@@ -228,21 +231,36 @@ func playOnAllCores(t *testing.T, n uint64) {
 		}
 	}
 	if err := <-result; err != nil {
-		t.Errorf("a worker failed, its output is above: %v", err)
+		t.Errorf("seeds have failed, their histories are above: %v", err)
 	}
 	fmt.Print(total.table(time.Since(began), workers))
 }
 
-func simWorker(ctx context.Context, i, of uint64, figures chan<- simFigures) error {
+// simWorker plays a share of the seeds below n.
+func simWorker(ctx context.Context, first, of, n uint64, figures chan<- simFigures) error {
+	var failed error
+	for failures := 0; first < n && failures < simFailures; failures++ {
+		played, err := simStretch(ctx, first, of, figures)
+		if err == nil {
+			break
+		}
+		failed = errors.Join(failed, err)
+		first += max(played, 1) * of
+	}
+	return failed
+}
+
+// simStretch plays seeds in a process until one fails, and returns how many.
+func simStretch(ctx context.Context, first, of uint64, figures chan<- simFigures) (played uint64, err error) {
 	cmd := exec.CommandContext(ctx, os.Args[0], "-test.run=^TestSimulation$", "-test.timeout=0", "-test.v")
-	cmd.Env = append(os.Environ(), fmt.Sprintf("%s=%d/%d", simShareVariable, i, of))
+	cmd.Env = append(os.Environ(), fmt.Sprintf("%s=%d/%d", simShareVariable, first, of))
 	out, err := cmd.StdoutPipe()
 	if err != nil {
-		return err
+		return 0, err
 	}
 	cmd.Stderr = os.Stderr
 	if err := cmd.Start(); err != nil {
-		return err
+		return 0, err
 	}
 	lines := bufio.NewReader(out)
 	for {
@@ -250,17 +268,15 @@ func simWorker(ctx context.Context, i, of uint64, figures chan<- simFigures) err
 		if text, ok := strings.CutPrefix(line, simFiguresLine); ok {
 			var f simFigures
 			if err := json.Unmarshal([]byte(text), &f); err != nil {
-				return err
+				return played, errors.Join(err, cmd.Process.Kill(), cmd.Wait())
 			}
+			played++
 			figures <- f
 		} else if len(line) > 0 {
 			fmt.Print(line)
 		}
-		if err == io.EOF {
-			return cmd.Wait()
-		}
-		if err != nil {
-			return err
+		if err != nil { // io.EOF when the process has ended
+			return played, cmd.Wait()
 		}
 	}
 }
