@@ -24,10 +24,10 @@ const (
 	// ([cni.AddTimeout]), and enough for an address that is given back to cool
 	// down, to be yielded by its node, and to be claimed, more than once over.
 	exhaustedWait = 20 * time.Second
-	// exhaustedPause is the mean pause between two looks without news,
-	// newsPause the shortest with news.
+	// exhaustedPause is the mean pause between two looks without news, of which
+	// the first tenth passes with news as well. Each is drawn, so that those who
+	// wait do not look all at once.
 	exhaustedPause = time.Second
-	newsPause      = 100 * time.Millisecond
 )
 
 // add answers ADD. The path of an address is: cni.Add, this function,
@@ -143,7 +143,7 @@ func (a *Agent) acquire(ctx context.Context, r lease.Request) ([]lease.Entry, er
 			a.upkeep.kick() // from now on what is surplus is judged otherwise
 		}
 		pause := pauses.NextBackOff()
-		if pause == backoff.Stop || !sleep(ctx, newsPause, nil) || !sleep(ctx, pause, freed) {
+		if pause == backoff.Stop || !sleep(ctx, pause/10, nil) || !sleep(ctx, pause-pause/10, freed) {
 			return nil, err
 		}
 	}

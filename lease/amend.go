@@ -86,15 +86,22 @@ func withPatience(ctx context.Context, batch []*amendment) (context.Context, con
 	var last time.Time
 	for _, a := range batch {
 		if a.deadline.IsZero() {
-			return context.WithTimeout(ctx, amendGiveUp)
+			return context.WithTimeout(ctx, about(amendGiveUp))
 		}
 		if a.deadline.After(last) {
 			last = a.deadline
 		}
 	}
 	ctx, cancel := context.WithDeadline(ctx, last)
-	bounded, also := context.WithTimeout(ctx, amendGiveUp)
+	bounded, also := context.WithTimeout(ctx, about(amendGiveUp))
 	return bounded, func() { also(); cancel() }
+}
+
+// about draws a time near d: what was begun at one moment, and gets no answer from
+// the API server, is not given up and begun anew at one moment.
+func about(d time.Duration) time.Duration {
+	return backoff.NewExponentialBackOff(
+		backoff.WithInitialInterval(d), backoff.WithRandomizationFactor(0.01)).NextBackOff()
 }
 
 // commit applies the batch by one guarded update and tells each amendment.

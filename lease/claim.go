@@ -173,7 +173,7 @@ type claimCall struct {
 func (l *Lessee) claim(ctx context.Context, p Pool, how claimKey) (bool, error) {
 	if how.hurried {
 		var cancel context.CancelFunc
-		ctx, cancel = context.WithTimeout(ctx, turnTimeout)
+		ctx, cancel = context.WithTimeout(ctx, about(turnTimeout))
 		defer cancel()
 	}
 	l.mu.Lock()
