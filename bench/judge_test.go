@@ -24,6 +24,7 @@ func TestQuickRunIsJudged(t *testing.T) {
 		{func(s *stage) { s.Left = 1 }, "hold an address"},
 		{func(s *stage) { s.Kept = 1 }, "kept their address"},
 		{func(s *stage) { s.Audited = 0 }, "nothing can be told"},
+		{func(s *stage) { s.Name, s.Audited = "plenty"+deleted, 0 }, ""},
 		{func(s *stage) { s.Requests = []requests{{request{waited, "patch", "ipblocks"}, 1}} }, "1 changes"},
 		{func(s *stage) { s.Name, s.Failed = asManyAsPods+rebuilt, 1 }, "1 calls of the plugin failed"},
 		{func(s *stage) {
