@@ -169,12 +169,27 @@ func (w *endpoints) unseen(namespace, name string) error {
 }
 
 // assigned returns what the journal has for a pod, but for an address of which
-// nothing more is known since the journal was lost.
+// nothing more is known since the journal was lost. What is retained of the same
+// pod counts as long as anything is assigned to it: a DEL passes over an address
+// that the next pod's ADD is about to get, and has retained the others.
 func (w *endpoints) assigned(podUID string) []lease.Entry {
-	var entries []lease.Entry
+	var entries, retained []lease.Entry
 	for _, e := range w.agent.lessee.Entries() {
-		if e.State == lease.Assigned && e.Owner.PodUID == podUID && e.Detail != nil {
+		switch {
+		case e.Owner.PodUID != podUID || e.Detail == nil:
+		case e.State == lease.Assigned:
 			entries = append(entries, e)
+		case e.State == lease.Retained && e.Sticky:
+			retained = append(retained, e)
+		}
+	}
+	if len(entries) == 0 {
+		return nil
+	}
+	for _, r := range retained {
+		instead := func(e lease.Entry) bool { return e.Owner == r.Owner && e.Addr.Is4() == r.Addr.Is4() }
+		if !slices.ContainsFunc(entries, instead) {
+			entries = append(entries, r)
 		}
 	}
 	return entries

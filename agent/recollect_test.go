@@ -6,8 +6,10 @@ import (
 	"slices"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/holdfast-ipam/holdfast/lease"
+	"github.com/holdfast-ipam/holdfast/lease/leasetest"
 )
 
 func TestOfTwoAddressesOfALostJournalThePodGoesOnWithItsStatus(t *testing.T) {
@@ -70,6 +72,43 @@ func TestEndpointOfAPodKeepsTheFamilyThatALostJournalDoesNotTell(t *testing.T) {
 		}
 		if strings.Join(got, ", ") != test.want {
 			t.Errorf("%s: the endpoint names %s, want %s", name, strings.Join(got, ", "), test.want)
+		}
+	}
+}
+
+// Halfway through the DEL of a pod with two families its endpoint names both:
+// they are its identity's.
+func TestEndpointNamesWhatIsRetainedOfAPodThatHasMore(t *testing.T) {
+	entry := func(addr, uid string, state lease.State) lease.Entry {
+		return lease.Entry{
+			Addr: netip.MustParseAddr(addr), State: state, Sticky: true, Namespace: "default", Pod: "web-0",
+			Owner: lease.Owner{PodUID: uid, Interface: "eth0"}, Detail: json.RawMessage(`{}`),
+		}
+	}
+	for name, test := range map[string]struct {
+		journal []lease.Entry
+		want    []string
+	}{
+		"both assigned":              {[]lease.Entry{entry("10.0.0.1", "u", lease.Assigned), entry("fd00::1", "u", lease.Assigned)}, []string{"10.0.0.1", "fd00::1"}},
+		"one passed over by a DEL":   {[]lease.Entry{entry("10.0.0.1", "u", lease.Assigned), entry("fd00::1", "u", lease.Retained)}, []string{"10.0.0.1", "fd00::1"}},
+		"both given back":            {[]lease.Entry{entry("10.0.0.1", "u", lease.Retained), entry("fd00::1", "u", lease.Retained)}, nil},
+		"another instead of it":      {[]lease.Entry{entry("10.0.0.1", "u", lease.Assigned), entry("10.0.0.2", "u", lease.Retained)}, []string{"10.0.0.1"}},
+		"retained of an earlier pod": {[]lease.Entry{entry("10.0.0.1", "u", lease.Assigned), entry("fd00::1", "earlier", lease.Retained)}, []string{"10.0.0.1"}},
+	} {
+		disk := leasetest.NewDisk(nil).Open()
+		if err := disk.Write(test.journal, nil); err != nil {
+			t.Fatal(err)
+		}
+		l, err := lease.New(lease.Config{Node: lease.Node{Name: "a", UID: "a"}, Cluster: leasetest.NewCluster(nil), Disk: disk, Now: time.Now})
+		if err != nil {
+			t.Fatal(err)
+		}
+		var got []string
+		for _, e := range (&endpoints{agent: &Agent{lessee: l}}).assigned("u") {
+			got = append(got, e.Addr.String())
+		}
+		if !slices.Equal(got, test.want) {
+			t.Errorf("%s: names %v, want %v", name, got, test.want)
 		}
 	}
 }
