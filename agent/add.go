@@ -33,6 +33,11 @@ const (
 // add answers ADD. The path of an address is: cni.Add, this function,
 // [lease.Lessee.Acquire], the journal.
 func (a *Agent) add(ctx context.Context, q *cni.AddRequest) (*cni.AddResult, error) {
+	// Another Node's pods are for that one's agent: who fences this one takes a
+	// pod that was bound to the other and has not run yet for one without address.
+	if node := a.nodes.get(); node != nil && string(node.UID) != a.node.UID {
+		return nil, a.replaced()
+	}
 	// A pod that has addresses gets them again without asking anybody.
 	entries, err := a.lessee.Recall(ctx, lease.Request{
 		Owner:     sandbox(q.Attachment).Owner,
@@ -185,7 +190,7 @@ func (a *Agent) choose(pod *corev1.Pod, q *cni.AddRequest) (selection.Selection,
 	}
 	node := a.nodes.get()
 	if node == nil || string(node.UID) != a.node.UID {
-		return selection.Selection{}, fmt.Errorf("node %s has no object with UID %s any more: the agent starts anew within a minute", a.options.NodeName, a.node.UID)
+		return selection.Selection{}, a.replaced()
 	}
 	chosen, err := selection.Select(selection.Input{
 		Pod: pod, Namespace: namespace, Node: node, Interface: q.Interface,
@@ -202,6 +207,11 @@ func (a *Agent) choose(pod *corev1.Pod, q *cni.AddRequest) (selection.Selection,
 	}
 	chosen.CleanGateway = chosen.CleanGateway || q.CleanGateway
 	return chosen, nil
+}
+
+// replaced says that this agent is one of a Node that is no more.
+func (a *Agent) replaced() error {
+	return fmt.Errorf("node %s has no object with UID %s any more: the agent starts anew within a minute", a.options.NodeName, a.node.UID)
 }
 
 // identify says whose address it is.

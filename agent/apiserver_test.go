@@ -245,6 +245,13 @@ func recreatedNode(t *testing.T, s *realServer) {
 	s.node(t, "recreated")
 	a := s.agent(t, "recreated", newTestTime())
 	learn(t, a)
+	beat(t, a)
+	until := a.lessee.TrustedUntil()
+	follow(t, a.nodes.informer)
+	again := holder(t, a, "10.40.0.1-10.40.0.9")
+	if _, err := a.add(t.Context(), again); err != nil {
+		t.Fatal(err)
+	}
 	if err := s.kube.CoreV1().Nodes().Delete(t.Context(), "recreated", metav1.DeleteOptions{}); err != nil {
 		t.Fatal(err)
 	}
@@ -252,9 +259,40 @@ func recreatedNode(t *testing.T, s *realServer) {
 		t.Error("the agent of a node without object goes on")
 	}
 	s.node(t, "recreated")
-	if _, err := a.beat(t.Context()); err == nil || a.lessee.Ready() == nil {
-		t.Errorf("the agent of a node that was made anew goes on: %v, %v", err, a.lessee.Ready())
+	if _, err := a.beat(t.Context()); err == nil || !a.lessee.TrustedUntil().Equal(until) {
+		t.Errorf("the agent of a node that was made anew goes on: %v, trusted until %s and then %s", err, until, a.lessee.TrustedUntil())
 	}
+	// Until it ends, it answers nobody, whom it knows as little as whom it does not.
+	within(t, func() string {
+		if got, err := a.add(t.Context(), again); err == nil {
+			return fmt.Sprintf("a pod is answered with %+v", got)
+		}
+		return ""
+	})
+}
+
+// holder gives an address to a pod, and returns what the pod's ADD asks then.
+func holder(t *testing.T, a *Agent, ranges string) *cni.AddRequest {
+	t.Helper()
+	p := pool(t, 0, ranges)
+	p.Detail = func(addr netip.Addr) json.RawMessage {
+		raw, err := cluster.Detail{Pool: "p", Prefix: netip.PrefixFrom(addr, 16)}.Encode()
+		if err != nil {
+			t.Error(err)
+		}
+		return raw
+	}
+	q := &cni.AddRequest{Network: "net", Attachment: cni.Attachment{
+		ContainerID: "c", Interface: "eth0", Pod: cni.Pod{Namespace: "default", Name: "holds", UID: "u"},
+	}}
+	_, err := a.lessee.Acquire(t.Context(), lease.Request{
+		Owner: sandbox(q.Attachment).Owner, Container: q.ContainerID, Network: q.Network,
+		Namespace: q.Pod.Namespace, Pod: q.Pod.Name, Families: [][]lease.Pool{{p}},
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return q
 }
 
 // onLog is a log of which only is known when it was written to.

@@ -149,7 +149,7 @@ func (h *sim) check() {
 // checkRight fails unless the blocks say that the pod may use the address.
 func (h *sim) checkRight(p *simPod, ifname string, addr netip.Addr, b *lease.Block) {
 	pin, pinned := b.PinAt(addr)
-	if p.sticky() && (!pinned || pin.Identity != lease.Identity{Namespace: simNamespace, Pod: p.name, Interface: ifname}) {
+	if p.sticky() && !h.mayLose(p) && (!pinned || pin.Identity != lease.Identity{Namespace: simNamespace, Pod: p.name, Interface: ifname}) {
 		h.fail("%s uses %s, which is not pinned to it", p.name, addr)
 	}
 	if at, _ := b.LesseeOf(addr); !p.sticky() && at.Name != p.node.name {
