@@ -38,7 +38,8 @@ func starting(t testing.TB) *Agent {
 	if err != nil {
 		t.Fatal(err)
 	}
-	a.pods, a.coordinators, a.upkeep = newPods(client, "node"), newCoordinators(clients), newUpkeep(a)
+	a.pods, a.nodes = newPods(client, "node"), newOwnNode(client, "node")
+	a.coordinators, a.upkeep = newCoordinators(clients), newUpkeep(a)
 	return a
 }
 
