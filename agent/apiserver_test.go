@@ -274,14 +274,7 @@ func recreatedNode(t *testing.T, s *realServer) {
 // holder gives an address to a pod, and returns what the pod's ADD asks then.
 func holder(t *testing.T, a *Agent, ranges string) *cni.AddRequest {
 	t.Helper()
-	p := pool(t, 0, ranges)
-	p.Detail = func(addr netip.Addr) json.RawMessage {
-		raw, err := cluster.Detail{Pool: "p", Prefix: netip.PrefixFrom(addr, 16)}.Encode()
-		if err != nil {
-			t.Error(err)
-		}
-		return raw
-	}
+	p := detailed(t, ranges)
 	q := &cni.AddRequest{Network: "net", Attachment: cni.Attachment{
 		ContainerID: "c", Interface: "eth0", Pod: cni.Pod{Namespace: "default", Name: "holds", UID: "u"},
 	}}
@@ -361,14 +354,7 @@ func (s *realServer) deletePod(t *testing.T, name string) {
 // acquire has the agent assign an address of the range to a pod's interface.
 func acquire(t *testing.T, a *Agent, pod *corev1.Pod, ranges string) netip.Addr {
 	t.Helper()
-	p := pool(t, 0, ranges)
-	p.Detail = func(addr netip.Addr) json.RawMessage {
-		raw, err := cluster.Detail{Pool: "p", Prefix: netip.PrefixFrom(addr, 16)}.Encode()
-		if err != nil {
-			t.Error(err)
-		}
-		return raw
-	}
+	p := detailed(t, ranges)
 	entries, err := a.lessee.Acquire(t.Context(), lease.Request{
 		Owner:     lease.Owner{PodUID: string(pod.UID), Interface: "eth0"},
 		Container: "sandbox-of-" + pod.Name, Namespace: pod.Namespace, Pod: pod.Name,

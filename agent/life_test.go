@@ -137,14 +137,7 @@ func (l *life) sandbox(pod *corev1.Pod) cni.Attachment {
 // the endpoint.
 func (l *life) give(t *testing.T, pod *corev1.Pod, ranges string) netip.Addr {
 	t.Helper()
-	p := pool(t, 0, ranges)
-	p.Detail = func(addr netip.Addr) json.RawMessage {
-		raw, err := cluster.Detail{Pool: "p", Prefix: netip.PrefixFrom(addr, 16)}.Encode()
-		if err != nil {
-			t.Error(err)
-		}
-		return raw
-	}
+	p := detailed(t, ranges)
 	beat(t, l.Agent) // the clock may have been put forward
 	r := l.identify(pod, &cni.AddRequest{Attachment: l.sandbox(pod), Network: "net"})
 	r.Families = [][]lease.Pool{{p}}

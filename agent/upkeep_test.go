@@ -10,6 +10,7 @@ import (
 	"github.com/google/go-cmp/cmp"
 	"go4.org/netipx"
 
+	"github.com/holdfast-ipam/holdfast/agent/cluster"
 	"github.com/holdfast-ipam/holdfast/lease"
 )
 
@@ -26,6 +27,21 @@ func pool(t *testing.T, plenty int, ranges string) lease.Pool {
 		t.Fatal(err)
 	}
 	return lease.Pool{Name: ranges, Ranges: set, Plenty: plenty}
+}
+
+// detailed is a pool of which nothing is taken ahead, with what an endpoint says
+// of its addresses.
+func detailed(t *testing.T, ranges string) lease.Pool {
+	t.Helper()
+	p := pool(t, 0, ranges)
+	p.Detail = func(addr netip.Addr) json.RawMessage {
+		raw, err := cluster.Detail{Pool: "p", Prefix: netip.PrefixFrom(addr, 16)}.Encode()
+		if err != nil {
+			t.Error(err)
+		}
+		return raw
+	}
+	return p
 }
 
 func addrs(text ...string) (addrs []netip.Addr) {
