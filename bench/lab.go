@@ -172,18 +172,8 @@ func await(ctx context.Context, what string, f func(context.Context) error) erro
 		if err == nil {
 			return nil
 		}
-		if !pause(ctx, readyStep) {
+		if !apitest.Pause(ctx, readyStep) {
 			return fmt.Errorf("it did not come about within %s that it %s: %w", readyLimit, what, err)
 		}
-	}
-}
-
-// pause waits, and reports whether ctx has not ended meanwhile.
-func pause(ctx context.Context, d time.Duration) bool {
-	select {
-	case <-ctx.Done():
-		return false
-	case <-time.After(d):
-		return true
 	}
 }

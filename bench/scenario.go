@@ -4,6 +4,8 @@ import (
 	"context"
 	"fmt"
 	"time"
+
+	"github.com/holdfast-ipam/holdfast/agent/apitest"
 )
 
 // bench is one system under measurement in one round.
@@ -91,7 +93,7 @@ const (
 // idle measures a system that nobody asks.
 func (b *bench) idle(ctx context.Context) error {
 	return b.measure(ctx, unasked, 0, 0, func(ctx context.Context, s *stage) error {
-		pause(ctx, b.options.idle)
+		apitest.Pause(ctx, b.options.idle)
 		s.Seconds = b.options.idle.Seconds()
 		return ctx.Err()
 	})
@@ -132,7 +134,7 @@ func (b *bench) again(ctx context.Context, name string, concurrency int, before 
 	if !warms(b.name) {
 		return nil
 	}
-	if !pause(ctx, restTime) {
+	if !apitest.Pause(ctx, restTime) {
 		return ctx.Err()
 	}
 	var pods []*pod
@@ -330,7 +332,7 @@ func (b *bench) scaleDown(ctx context.Context, name string, concurrency int, pod
 				s.Seconds = time.Since(began).Seconds()
 				return err
 			}
-			if !pause(ctx, freeStep) {
+			if !apitest.Pause(ctx, freeStep) {
 				return ctx.Err()
 			}
 		}

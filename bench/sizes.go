@@ -6,6 +6,8 @@ import (
 	"net/netip"
 	"strings"
 	"time"
+
+	"github.com/holdfast-ipam/holdfast/agent/apitest"
 )
 
 // The stages that tell whether it matters how large a pool is, and how many
@@ -83,7 +85,7 @@ const yieldTime = 12 * time.Second
 // rest waits until a system has done what it does some time after pods are gone,
 // so that it is not counted in the next stage.
 func (b *bench) rest(ctx context.Context) error {
-	if warms(b.name) && !pause(ctx, yieldTime) {
+	if warms(b.name) && !apitest.Pause(ctx, yieldTime) {
 		return ctx.Err()
 	}
 	return b.settle(ctx, settleLimit)

@@ -9,6 +9,7 @@ import (
 	"sync"
 	"time"
 
+	"github.com/holdfast-ipam/holdfast/agent/apitest"
 	"github.com/holdfast-ipam/holdfast/bench/process"
 )
 
@@ -72,7 +73,7 @@ const (
 // add starts the pod's sandbox, with as many tries as it takes until ctx ends.
 func (b *bench) add(ctx context.Context, s *stage, slot int, p *pod) error {
 	for try := range tries {
-		if try > 0 && !pause(ctx, retryPause) || ctx.Err() != nil {
+		if try > 0 && !apitest.Pause(ctx, retryPause) || ctx.Err() != nil {
 			return nil // the time is over: the pod is not among those done
 		}
 		p.container = newID()
@@ -245,7 +246,7 @@ func (b *bench) settle(ctx context.Context, limit time.Duration) error {
 			return nil
 		}
 		last = n
-		if !pause(ctx, quiet) {
+		if !apitest.Pause(ctx, quiet) {
 			return ctx.Err()
 		}
 	}

@@ -17,6 +17,7 @@ import (
 	"k8s.io/client-go/tools/clientcmd"
 
 	"github.com/holdfast-ipam/holdfast/agent"
+	"github.com/holdfast-ipam/holdfast/agent/apitest"
 )
 
 // Carrier is the process of the agents: it starts and stops them when it is
@@ -156,7 +157,7 @@ func (c *Carrier) live(ctx context.Context, name string, a *carried, done chan s
 		c.mu.Lock()
 		a.fell = append(a.fell, fmt.Sprintf("agent of %s: %v", name, err))
 		c.mu.Unlock()
-		pause(ctx, restartPause)
+		apitest.Pause(ctx, restartPause)
 	}
 }
 

@@ -254,21 +254,11 @@ func await(ctx context.Context, limit time.Duration, what string, f func(context
 		if err == nil {
 			return nil
 		}
-		if !pause(limited, awaitStep) {
+		if !apitest.Pause(limited, awaitStep) {
 			if ctx.Err() != nil {
 				return ctx.Err()
 			}
 			return fmt.Errorf("it did not come about within %s that %s: %w", limit, what, err)
 		}
-	}
-}
-
-// pause waits, and reports whether ctx has not ended meanwhile.
-func pause(ctx context.Context, d time.Duration) bool {
-	select {
-	case <-ctx.Done():
-		return false
-	case <-time.After(d):
-		return true
 	}
 }

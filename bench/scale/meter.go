@@ -10,6 +10,7 @@ import (
 
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
+	"github.com/holdfast-ipam/holdfast/agent/apitest"
 	"github.com/holdfast-ipam/holdfast/bench/process"
 )
 
@@ -219,7 +220,7 @@ func (r *run) settle(ctx context.Context) error {
 			return nil
 		}
 		last = n
-		if !pause(ctx, r.options.quiet) {
+		if !apitest.Pause(ctx, r.options.quiet) {
 			return ctx.Err()
 		}
 	}
@@ -278,7 +279,7 @@ const electionStep = 500 * time.Millisecond
 
 // follow notes who is elected, until ctx ends.
 func (r *run) follow(ctx context.Context) {
-	for pause(ctx, electionStep) {
+	for apitest.Pause(ctx, electionStep) {
 		l, err := r.lab.kube.CoordinationV1().Leases(systemNamespace).Get(ctx, electionLease, metav1.GetOptions{})
 		if err != nil {
 			continue // there is none yet, or the next look will tell

@@ -12,6 +12,7 @@ import (
 
 	"golang.org/x/sync/errgroup"
 
+	"github.com/holdfast-ipam/holdfast/agent/apitest"
 	"github.com/holdfast-ipam/holdfast/cni"
 )
 
@@ -84,7 +85,7 @@ func (r *run) startUp(ctx context.Context) error {
 // idle does nothing.
 func (r *run) idle(ctx context.Context) error {
 	return r.measure(ctx, idle, 0, func(ctx context.Context) error {
-		pause(ctx, r.options.idle)
+		apitest.Pause(ctx, r.options.idle)
 		return ctx.Err()
 	})
 }
@@ -205,7 +206,7 @@ func (r *run) awaitNone(ctx context.Context, what string, remaining func(context
 			}
 			return nil
 		}
-		if !pause(ctx, remainStep) {
+		if !apitest.Pause(ctx, remainStep) {
 			return ctx.Err()
 		}
 	}

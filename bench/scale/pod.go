@@ -10,6 +10,7 @@ import (
 
 	"golang.org/x/sync/errgroup"
 
+	"github.com/holdfast-ipam/holdfast/agent/apitest"
 	"github.com/holdfast-ipam/holdfast/cni"
 )
 
@@ -54,7 +55,7 @@ func paced(ctx context.Context, rate int, pods []*pod, f func(context.Context, *
 	began := time.Now()
 	for i, p := range pods {
 		due := began.Add(time.Duration(i) * time.Second / time.Duration(rate))
-		if !pause(going, time.Until(due)) {
+		if !apitest.Pause(going, time.Until(due)) {
 			break
 		}
 		group.Go(func() error { return f(going, p) })
@@ -82,7 +83,7 @@ func (r *run) start(ctx context.Context, p *pod) error {
 		if try > 0 {
 			wait = retryPause
 		}
-		if !pause(ctx, wait) {
+		if !apitest.Pause(ctx, wait) {
 			return ctx.Err()
 		}
 		if r.add(ctx, p) {

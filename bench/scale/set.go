@@ -13,6 +13,8 @@ import (
 	"k8s.io/apimachinery/pkg/types"
 
 	"golang.org/x/sync/errgroup"
+
+	"github.com/holdfast-ipam/holdfast/agent/apitest"
 )
 
 // setName is the StatefulSet's.
@@ -94,7 +96,7 @@ func (r *run) scale(ctx context.Context, there *atomic.Int64, replicas int, do f
 	keeping, stop := context.WithCancel(ctx)
 	var keeper errgroup.Group
 	keeper.Go(func() error {
-		for pause(keeping, statusStep) {
+		for apitest.Pause(keeping, statusStep) {
 			if err := status(keeping); err != nil && keeping.Err() == nil {
 				return err
 			}

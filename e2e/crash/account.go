@@ -8,6 +8,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/holdfast-ipam/holdfast/agent/apitest"
 	"github.com/holdfast-ipam/holdfast/e2e/checker"
 	"github.com/holdfast-ipam/holdfast/lease"
 )
@@ -78,7 +79,7 @@ func (w *world) await(ctx context.Context, limit time.Duration, wrong func(conte
 	deadline := time.Now().Add(limit)
 	for {
 		found = wrong(ctx)
-		if len(found) == 0 || time.Now().After(deadline) || !pause(ctx, 500*time.Millisecond) {
+		if len(found) == 0 || time.Now().After(deadline) || !apitest.Pause(ctx, 500*time.Millisecond) {
 			return found, last
 		}
 		last = ", the last to wait for: " + found[len(found)-1]

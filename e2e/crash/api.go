@@ -11,6 +11,7 @@ import (
 
 	"github.com/cenkalti/backoff/v4"
 
+	"github.com/holdfast-ipam/holdfast/agent/apitest"
 	"github.com/holdfast-ipam/holdfast/crds"
 )
 
@@ -71,7 +72,7 @@ func (a *api) remove(ctx context.Context, remove func(context.Context, metav1.De
 // owning pod is gone goes too.
 func (w *world) collectGarbage(ctx context.Context) {
 	dice := w.dice("garbage collector")
-	for pause(ctx, between(dice, 200*time.Millisecond, 3*time.Second)) {
+	for apitest.Pause(ctx, between(dice, 200*time.Millisecond, 3*time.Second)) {
 		// An error is no evidence of anything: the next round looks again.
 		_ = w.collectOnce(ctx)
 	}

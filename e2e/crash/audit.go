@@ -11,6 +11,7 @@ import (
 
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
+	"github.com/holdfast-ipam/holdfast/agent/apitest"
 	"github.com/holdfast-ipam/holdfast/agent/inspect"
 	"github.com/holdfast-ipam/holdfast/e2e/checker"
 	"github.com/holdfast-ipam/holdfast/e2e/cluster"
@@ -23,7 +24,7 @@ import (
 // at the ledger, and a sandbox that did not live all the while is left out.
 func (w *world) audit(ctx context.Context) {
 	dice := w.dice("audit")
-	for pause(ctx, between(dice, 200*time.Millisecond, 2*time.Second)) {
+	for apitest.Pause(ctx, between(dice, 200*time.Millisecond, 2*time.Second)) {
 		w.auditJournal(ctx, w.nodes[dice.IntN(len(w.nodes))])
 		w.auditBlocks(ctx)
 	}

@@ -11,6 +11,8 @@ import (
 
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+
+	"github.com/holdfast-ipam/holdfast/agent/apitest"
 )
 
 func isThere(err error) bool { return apierrors.IsAlreadyExists(err) }
@@ -49,7 +51,7 @@ func (w *world) breakThings(ctx context.Context) {
 	}
 	var broken sync.WaitGroup
 	defer broken.Wait()
-	for pause(ctx, between(dice, 100*time.Millisecond, 4*time.Second)) {
+	for apitest.Pause(ctx, between(dice, 100*time.Millisecond, 4*time.Second)) {
 		n, own := dice.IntN(total), rand.New(rand.NewPCG(dice.Uint64(), 0))
 		for _, f := range faults() {
 			if n -= f.weight; n < 0 {
@@ -128,7 +130,7 @@ func (w *world) killInTheAct(ctx context.Context) {
 		case k := <-w.killings:
 			own := rand.New(rand.NewPCG(dice.Uint64(), 0))
 			broken.Go(func() {
-				if pause(ctx, k.after) {
+				if apitest.Pause(ctx, k.after) {
 					w.tally.fault("kill -9 during or after an ADD")
 					suffer(ctx, k.node, own, killAgent)
 				}
@@ -148,7 +150,7 @@ func (n *node) inTheAct(after time.Duration) {
 
 func (n *node) comeBack(ctx context.Context, dice *rand.Rand) {
 	if dice.IntN(3) == 0 {
-		pause(ctx, between(dice, 0, 15*time.Second))
+		apitest.Pause(ctx, between(dice, 0, 15*time.Second))
 	}
 	n.world.ledger.remark(n.name, "the agent is started")
 	if err := n.start(); err != nil {
@@ -174,7 +176,7 @@ func (n *node) stopFor(ctx context.Context, d time.Duration) {
 	}
 	n.world.tally.fault("SIGSTOP")
 	n.world.ledger.remark(n.name, "SIGSTOP for %s", d)
-	pause(ctx, d)
+	apitest.Pause(ctx, d)
 	n.thaw()
 	n.world.ledger.remark(n.name, "SIGCONT")
 }
@@ -209,7 +211,7 @@ func onLine(what string, state lineState) func(context.Context, *world, *rand.Ra
 		w.tally.fault(what)
 		w.ledger.remark(n.name, "%s for %s", what, d)
 		n.line.become(state)
-		pause(ctx, d)
+		apitest.Pause(ctx, d)
 		n.line.become(whole)
 		w.ledger.remark(n.name, "the line is whole again")
 	}
@@ -228,7 +230,7 @@ func delayRequests(ctx context.Context, w *world, dice *rand.Rand) {
 	w.tally.fault("line late")
 	w.ledger.remark(n.name, "what it asks within %s arrives %s late", moment, delay)
 	n.line.becomeFor(late, delay)
-	pause(ctx, moment)
+	apitest.Pause(ctx, moment)
 	n.line.become(whole)
 	w.ledger.remark(n.name, "the line is whole again")
 }
@@ -249,7 +251,7 @@ func pauseServer(ctx context.Context, w *world, dice *rand.Rand) {
 		w.ledger.violate(playable, netip.Addr{}, "", "cannot pause the API server: %v", err)
 		return
 	}
-	pause(ctx, d)
+	apitest.Pause(ctx, d)
 	if err := w.server.Resume(); err != nil {
 		w.ledger.violate(playable, netip.Addr{}, "", "cannot resume the API server: %v", err)
 	}
@@ -266,7 +268,7 @@ func killServer(ctx context.Context, w *world, dice *rand.Rand) {
 	w.tally.fault("API server restarted")
 	w.ledger.remark("", "the API server is killed")
 	w.server.Kill()
-	pause(ctx, between(dice, 0, 8*time.Second))
+	apitest.Pause(ctx, between(dice, 0, 8*time.Second))
 	if err := w.server.Restart(w.ctx); err != nil && w.ctx.Err() == nil {
 		w.ledger.violate(playable, netip.Addr{}, "", "cannot restart the API server: %v", err)
 	}

@@ -7,6 +7,7 @@ import (
 	"net/netip"
 	"time"
 
+	"github.com/holdfast-ipam/holdfast/agent/apitest"
 	"github.com/holdfast-ipam/holdfast/cni"
 )
 
@@ -34,7 +35,7 @@ func (p *pod) run(life context.Context) {
 			p.world.going.Go(func() { p.tell(life, s) })
 			p.live(s, old)
 			p.world.ledger.finish(s, "its kubelet killed it")
-		} else if !pause(life, between(p.dice, 50*time.Millisecond, time.Second)) {
+		} else if !apitest.Pause(life, between(p.dice, 50*time.Millisecond, time.Second)) {
 			return
 		}
 		p.clean(s)
@@ -174,7 +175,7 @@ func (p *pod) delLate(old []string) {
 	}
 	container, after := old[p.dice.IntN(len(old))], between(p.dice, 0, 20*time.Second)
 	p.world.going.Go(func() {
-		if pause(p.world.ctx, after) && !p.world.isCalm() {
+		if apitest.Pause(p.world.ctx, after) && !p.world.isCalm() {
 			p.world.tally.add("late DEL")
 			p.del(container)
 		}
@@ -186,7 +187,7 @@ func (p *pod) delLate(old []string) {
 // network is under way (CNI spec, "GC").
 func (w *world) collectAttachments(ctx context.Context) {
 	dice := w.dice("runtimes' GC")
-	for pause(ctx, between(dice, 200*time.Millisecond, 4*time.Second)) {
+	for apitest.Pause(ctx, between(dice, 200*time.Millisecond, 4*time.Second)) {
 		n := w.nodes[dice.IntN(len(w.nodes))]
 		if n.collecting.TryLock() {
 			n.collect(ctx)

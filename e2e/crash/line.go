@@ -8,6 +8,8 @@ import (
 	"net"
 	"sync"
 	"time"
+
+	"github.com/holdfast-ipam/holdfast/agent/apitest"
 )
 
 // line is a node's own way to the API server: a proxy of TCP connections that
@@ -197,10 +199,10 @@ func (l *line) deliver(ctx context.Context, server, agent net.Conn, sent []byte,
 		sent = append(sent, rest...)
 	}
 	l.drop(agent)
-	if !pause(ctx, delay) {
+	if !apitest.Pause(ctx, delay) {
 		return
 	}
 	if _, err := server.Write(sent); err == nil {
-		pause(ctx, lateLinger)
+		apitest.Pause(ctx, lateLinger)
 	}
 }

@@ -8,6 +8,8 @@ import (
 	"time"
 
 	"golang.org/x/sync/errgroup"
+
+	"github.com/holdfast-ipam/holdfast/agent/apitest"
 )
 
 // stateless is how many pods each offer has that come and go. Together with
@@ -60,7 +62,7 @@ func (w *world) trouble(ctx context.Context) error {
 
 // sayHowItGoes prints a line every now and then until ctx ends.
 func (w *world) sayHowItGoes(ctx context.Context) {
-	for pause(ctx, 10*time.Second) {
+	for apitest.Pause(ctx, 10*time.Second) {
 		w.say("%s", w.tally.line(len(w.ledger.living(nil))))
 	}
 }
@@ -68,7 +70,7 @@ func (w *world) sayHowItGoes(ctx context.Context) {
 // comeAndGo is a place for one stateless pod at a time.
 func (w *world) comeAndGo(ctx context.Context, name, offer string) error {
 	dice := w.dice("place " + name)
-	for i := 0; pause(ctx, between(dice, 0, 3*time.Second)); i++ {
+	for i := 0; apitest.Pause(ctx, between(dice, 0, 3*time.Second)); i++ {
 		p, err := w.schedule(dice, fmt.Sprintf("%s-%d", name, i), offer, nil)
 		if err != nil {
 			return err

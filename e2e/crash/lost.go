@@ -9,6 +9,8 @@ import (
 	"time"
 
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+
+	"github.com/holdfast-ipam/holdfast/agent/apitest"
 )
 
 // loseNodes takes whole machines away, one at a time: the machine dies with
@@ -17,7 +19,7 @@ import (
 // are long enough for the leases to end while the node is away.
 func (w *world) loseNodes(ctx context.Context) {
 	dice := w.dice("lost nodes")
-	for pause(ctx, between(dice, 3*time.Second, 20*time.Second)) {
+	for apitest.Pause(ctx, between(dice, 3*time.Second, 20*time.Second)) {
 		n := w.nodes[dice.IntN(len(w.nodes))]
 		n.fault.Lock()
 		err := n.vanish(ctx, dice)
@@ -46,7 +48,7 @@ func (n *node) vanish(ctx context.Context, dice *rand.Rand) error {
 	if err := n.forget(podsFirst); err != nil {
 		return err
 	}
-	pause(ctx, away)
+	apitest.Pause(ctx, away)
 	if empty {
 		if err := os.Remove(n.journal()); err != nil && !os.IsNotExist(err) {
 			return err

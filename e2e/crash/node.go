@@ -140,7 +140,7 @@ func (n *node) ready(ctx context.Context) error {
 		if err == nil {
 			err = fmt.Errorf("it says: %s", s.Reason)
 		}
-		if !pause(ctx, 100*time.Millisecond) {
+		if !apitest.Pause(ctx, 100*time.Millisecond) {
 			return fmt.Errorf("the agent of %s is not ready within %s: %w", n.name, readyLimit, err)
 		}
 	}
@@ -186,7 +186,7 @@ func (n *node) watch(p *apitest.Process) {
 	if !strings.Contains(last, "start anew") {
 		n.world.ledger.violate(healthy, netip.Addr{}, n.name, "the agent of %s ended by itself: %s", n.name, last)
 	}
-	if pause(n.world.ctx, time.Second) {
+	if apitest.Pause(n.world.ctx, time.Second) {
 		if err := n.start(); err != nil {
 			n.world.ledger.violate(playable, netip.Addr{}, n.name, "cannot start the agent of %s: %v", n.name, err)
 		}

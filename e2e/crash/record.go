@@ -11,6 +11,7 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/watch"
 
+	"github.com/holdfast-ipam/holdfast/agent/apitest"
 	"github.com/holdfast-ipam/holdfast/crds/holdfast/v1alpha1"
 	"github.com/holdfast-ipam/holdfast/lease"
 )
@@ -41,7 +42,7 @@ func (r *record) watch(ctx context.Context, a *api) {
 			err = r.follow(ctx, a, list.ResourceVersion)
 		}
 		if err != nil {
-			pause(ctx, 200*time.Millisecond)
+			apitest.Pause(ctx, 200*time.Millisecond)
 		}
 	}
 }

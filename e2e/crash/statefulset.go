@@ -13,6 +13,7 @@ import (
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
+	"github.com/holdfast-ipam/holdfast/agent/apitest"
 	"github.com/holdfast-ipam/holdfast/lease"
 )
 
@@ -41,7 +42,7 @@ func newStatefulSet(w *world, name, offer string, max int) *statefulSet {
 // every pod that the set wants exists, and no other.
 func (s *statefulSet) control(ctx context.Context) error {
 	err := s.create()
-	for err == nil && pause(ctx, between(s.dice, 50*time.Millisecond, 6*time.Second)) {
+	for err == nil && apitest.Pause(ctx, between(s.dice, 50*time.Millisecond, 6*time.Second)) {
 		switch n := s.dice.IntN(20); {
 		case n < 8:
 			err = s.restart(s.some())
@@ -162,7 +163,7 @@ func (s *statefulSet) recreate(ctx context.Context) error {
 	if setFirst {
 		s.terminate(s.all())
 	}
-	pause(ctx, between(s.dice, 0, 5*time.Second))
+	apitest.Pause(ctx, between(s.dice, 0, 5*time.Second))
 	return s.create()
 }
 

@@ -167,16 +167,6 @@ func (w *world) isCalm() bool {
 	}
 }
 
-// pause waits, and reports whether ctx has not ended meanwhile.
-func pause(ctx context.Context, d time.Duration) bool {
-	select {
-	case <-ctx.Done():
-		return false
-	case <-time.After(d):
-		return true
-	}
-}
-
 // between returns a duration in [low, high), short ones more often.
 func between(dice *rand.Rand, low, high time.Duration) time.Duration {
 	f := dice.Float64()
