@@ -236,9 +236,12 @@ func (p *pools) recent() []lease.Pool {
 }
 
 // detailOf returns what a pool that has the address would store with it, or
-// nothing if no pool has it. It looks at all pools.
+// nothing if no pool has it. It looks at the subnets of all pools.
 func (p *pools) detailOf(addr netip.Addr) json.RawMessage {
 	for _, pool := range p.List() {
+		if subnet, err := pool.Spec.Prefix(); err != nil || !subnet.Contains(addr) {
+			continue
+		}
 		p.mu.Lock()
 		ranges, err := p.ranges(pool)
 		p.mu.Unlock()

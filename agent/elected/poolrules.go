@@ -4,6 +4,7 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
+	"net/netip"
 	"slices"
 	"strings"
 
@@ -28,7 +29,9 @@ type conflicts struct {
 // overlap it too.
 func (s *poolStatus) poolChanged(was, is *v2beta1.SpiderIPPool) {
 	s.later(is.Name)
-	if was == nil || was.Generation != is.Generation {
+	if was == nil || was.UID != is.UID || was.Generation != is.Generation {
+		subnet, _ := is.Spec.Prefix() // one that cannot be understood overlaps nothing
+		s.space.put(is.Name, subnet)
 		s.neighboursLater(is)
 	}
 }
@@ -40,6 +43,7 @@ func (s *poolStatus) poolGone(was *v2beta1.SpiderIPPool) {
 	delete(s.conflicts, was.Name)
 	s.mu.Unlock()
 	s.completePool.forget(was.Name)
+	s.space.put(was.Name, netip.Prefix{})
 	s.neighboursLater(was)
 }
 
@@ -49,15 +53,16 @@ func (s *poolStatus) neighboursLater(of *v2beta1.SpiderIPPool) {
 	}
 }
 
-// neighbours returns the other pools with addresses of the pool's subnet.
+// neighbours returns the other pools with addresses of the pool's subnet,
+// ordered by name.
 func (s *poolStatus) neighbours(of *v2beta1.SpiderIPPool) []v2beta1.SpiderIPPool {
 	subnet, err := of.Spec.Prefix()
 	if err != nil {
 		return nil
 	}
 	var near []v2beta1.SpiderIPPool
-	for _, p := range s.pools.All() {
-		if its, err := p.Spec.Prefix(); err == nil && p.Name != of.Name && its.Overlaps(subnet) {
+	for _, name := range s.space.near(subnet) {
+		if p, ok := s.pools.Get(name); ok && name != of.Name {
 			near = append(near, *p)
 		}
 	}
@@ -90,7 +95,6 @@ func (s *poolStatus) judgeConflicts(pool *v2beta1.SpiderIPPool, unusable error) 
 // pools are counted far more often than that.
 func (s *poolStatus) conflictsOf(pool *v2beta1.SpiderIPPool) string {
 	near := s.neighbours(pool)
-	slices.SortFunc(near, func(x, y v2beta1.SpiderIPPool) int { return strings.Compare(x.Name, y.Name) })
 	var key strings.Builder
 	for _, p := range append(slices.Clone(near), *pool) {
 		fmt.Fprint(&key, p.UID, " ", p.Generation, " ", p.DeletionTimestamp != nil, ";")

@@ -54,6 +54,7 @@ type poolStatus struct {
 	reserved watch.Informer[*v2beta1.SpiderReservedIP]
 	queue    queue[string]
 	log      *slog.Logger
+	space    *space
 
 	// reservations has the SpiderReservedIPs to complete.
 	reservations     queue[string]
@@ -92,6 +93,7 @@ func (d *Duties) keepPoolStatus(ctx context.Context, w *watches, log *slog.Logge
 		reserved: newCache(d.config.CRDs.ReservedIPs(), &v2beta1.SpiderReservedIP{}, nil),
 		queue:    newQueue[string]("pools"),
 		log:      log,
+		space:    newSpace(),
 
 		reservations:     newQueue[string]("reservations"),
 		completePool:     newCompleter(d.config.CRDs.IPPools(), admission.DefaultPool),
@@ -176,8 +178,8 @@ func (s *poolStatus) blockChanged(was, is *v1alpha1.IPBlock) {
 	if err != nil {
 		return
 	}
-	for _, key := range s.pools.GetStore().ListKeys() {
-		pool, ok := s.pools.Get(key)
+	for _, name := range s.space.near(prefix) {
+		pool, ok := s.pools.Get(name)
 		if !ok {
 			continue
 		}
