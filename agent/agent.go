@@ -12,6 +12,7 @@ import (
 	"time"
 
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	"k8s.io/apimachinery/pkg/util/wait"
 	"k8s.io/client-go/kubernetes"
 	"k8s.io/client-go/metadata"
 	"k8s.io/client-go/rest"
@@ -26,6 +27,10 @@ import (
 	"github.com/holdfast-ipam/holdfast/crds"
 	"github.com/holdfast-ipam/holdfast/lease"
 )
+
+// meetRetry is the pause between two looks for the node's object, at most twice
+// as long by jitter.
+const meetRetry = time.Second
 
 // Options are what differs from node to node and from start to start.
 type Options struct {
@@ -156,7 +161,7 @@ func (a *Agent) meet(ctx context.Context) error {
 		select {
 		case <-ctx.Done():
 			return fmt.Errorf("read node %s: %w", a.options.NodeName, err)
-		case <-time.After(time.Second):
+		case <-time.After(wait.Jitter(meetRetry, 1)):
 		}
 	}
 }

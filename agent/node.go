@@ -9,6 +9,7 @@ import (
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/fields"
+	"k8s.io/apimachinery/pkg/util/wait"
 	"k8s.io/client-go/kubernetes"
 	"k8s.io/client-go/metadata"
 
@@ -22,6 +23,10 @@ const (
 	// after one that failed.
 	heartbeatTimeout = 10 * time.Second
 	heartbeatRetry   = 5 * time.Second
+	// heartbeatJitter is the greatest part of a pause by which it is longer: the
+	// agents of nodes that start as one, or that an API server left as one, do
+	// not come back to it as one.
+	heartbeatJitter = 0.2
 )
 
 // ownNode is the agent's own Node: labels for selection, by a watch, and
@@ -71,7 +76,7 @@ func (a *Agent) heartbeat(ctx context.Context) error {
 		select {
 		case <-ctx.Done():
 			return nil
-		case <-time.After(pause):
+		case <-time.After(wait.Jitter(pause, heartbeatJitter)):
 		}
 	}
 }
