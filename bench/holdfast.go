@@ -51,7 +51,7 @@ func (h *holdfast) open(ctx context.Context, l *lab) error {
 		}
 	}
 	for i, a := range h.agents {
-		if err := await(ctx, "has an agent ready on "+nodeName(i), a.ready); err != nil {
+		if err := apitest.Await(ctx, readyLimit, "it has an agent ready on "+nodeName(i), a.ready); err != nil {
 			return fmt.Errorf("%w\n%s", err, a.process.Tail())
 		}
 	}

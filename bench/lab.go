@@ -14,8 +14,6 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/client-go/kubernetes"
 	"k8s.io/client-go/rest"
-	"k8s.io/client-go/tools/clientcmd"
-	clientcmdapi "k8s.io/client-go/tools/clientcmd/api"
 	"sigs.k8s.io/yaml"
 
 	"github.com/holdfast-ipam/holdfast/agent/apitest"
@@ -31,8 +29,6 @@ const (
 	ifname          = "eth0"
 	// readyLimit is how long something may take to become ready.
 	readyLimit = time.Minute
-	// readyStep is how often that is looked at.
-	readyStep = 50 * time.Millisecond
 )
 
 // lab is where one system is measured once: directories, network namespaces,
@@ -90,15 +86,7 @@ func (l *lab) serve(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	config := l.server.Config()
-	client, err := rest.HTTPClientFor(config)
-	if err != nil {
-		return err
-	}
-	if l.kube, err = kubernetes.NewForConfigAndClient(config, client); err != nil {
-		return err
-	}
-	if l.kinds, err = crds.NewClients(config, client); err != nil {
+	if l.kube, l.kinds, err = l.server.Clients(); err != nil {
 		return err
 	}
 	for i := range nodeCount {
@@ -133,16 +121,9 @@ func (l *lab) program(name string) string { return filepath.Join(l.bin, name) }
 // the audit log tells who asked. It may do everything: what permissions cost
 // is the same for all.
 func (l *lab) kubeconfig(user string) (path string, err error) {
-	config := l.server.Config()
 	path = filepath.Join(l.dir, user+".kubeconfig")
-	return path, clientcmd.WriteToFile(clientcmdapi.Config{
-		Clusters: map[string]*clientcmdapi.Cluster{"c": {Server: config.Host, InsecureSkipTLSVerify: true}},
-		AuthInfos: map[string]*clientcmdapi.AuthInfo{"u": {
-			Token: config.BearerToken, Impersonate: userPrefix + user, ImpersonateGroups: []string{"system:masters"},
-		}},
-		Contexts:       map[string]*clientcmdapi.Context{"x": {Cluster: "c", AuthInfo: "u", Namespace: systemNamespace}},
-		CurrentContext: "x",
-	}, path)
+	return path, apitest.WriteKubeconfig(l.server.Config(), path, systemNamespace,
+		rest.ImpersonationConfig{UserName: userPrefix + user, Groups: []string{"system:masters"}})
 }
 
 // install creates a CustomResourceDefinition, given as YAML, and waits until
@@ -158,22 +139,7 @@ func (l *lab) install(ctx context.Context, manifest []byte, path string) error {
 	if err != nil && !apierrors.IsAlreadyExists(err) {
 		return fmt.Errorf("install the definition of %s: %w", path, err)
 	}
-	return await(ctx, "serves "+path, func(ctx context.Context) error {
+	return apitest.Await(ctx, readyLimit, "it serves "+path, func(ctx context.Context) error {
 		return client.Get().AbsPath(path).Do(ctx).Error()
 	})
-}
-
-// await repeats f until it finds nothing wrong.
-func await(ctx context.Context, what string, f func(context.Context) error) error {
-	ctx, cancel := context.WithTimeout(ctx, readyLimit)
-	defer cancel()
-	for {
-		err := f(ctx)
-		if err == nil {
-			return nil
-		}
-		if !apitest.Pause(ctx, readyStep) {
-			return fmt.Errorf("it did not come about within %s that it %s: %w", readyLimit, what, err)
-		}
-	}
 }

@@ -126,7 +126,7 @@ func (w *whereabouts) offer(ctx context.Context, name string, r addresses) error
 	if err := client.Post().AbsPath(networksAPI).SetHeader("Content-Type", "application/json").Body(body).Do(ctx).Error(); err != nil {
 		return fmt.Errorf("create network %s: %w", name, err)
 	}
-	return await(ctx, "has cut slices for "+name, func(ctx context.Context) error { return w.cut(ctx, name) })
+	return apitest.Await(ctx, readyLimit, "it has cut slices for "+name, func(ctx context.Context) error { return w.cut(ctx, name) })
 }
 
 // cut returns what lacks until every node has a slice.

@@ -15,8 +15,6 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/client-go/kubernetes"
 	"k8s.io/client-go/rest"
-	"k8s.io/client-go/tools/clientcmd"
-	clientcmdapi "k8s.io/client-go/tools/clientcmd/api"
 
 	"golang.org/x/sync/errgroup"
 
@@ -79,15 +77,7 @@ func (l *lab) open(ctx context.Context, agents int) error {
 	if l.server, err = apitest.Open(ctx, serverDir); err != nil {
 		return err
 	}
-	config := l.server.Config()
-	client, err := rest.HTTPClientFor(config)
-	if err != nil {
-		return err
-	}
-	if l.kube, err = kubernetes.NewForConfigAndClient(config, client); err != nil {
-		return err
-	}
-	if l.kinds, err = crds.NewClients(config, client); err != nil {
+	if l.kube, l.kinds, err = l.server.Clients(); err != nil {
 		return err
 	}
 	if err := l.furnish(ctx, agents); err != nil {
@@ -155,7 +145,7 @@ func (l *lab) openCarrier(ctx context.Context) error {
 	if l.carrier, err = apitest.Run(l.dir, self, carryCommand, "--dir="+l.agentDir(), "--kubeconfig="+kubeconfig); err != nil {
 		return err
 	}
-	return await(ctx, time.Minute, "the process of the agents answers", func(context.Context) (err error) {
+	return apitest.Await(ctx, time.Minute, "the process of the agents answers", func(context.Context) (err error) {
 		if l.control, err = rpc.Dial("unix", carrierSocket(l.agentDir())); err != nil {
 			return fmt.Errorf("%w: %s", err, l.carrier.Tail())
 		}
@@ -165,19 +155,10 @@ func (l *lab) openCarrier(ctx context.Context) error {
 
 // writeKubeconfig writes with what the agents call: as their service account.
 func (l *lab) writeKubeconfig(path string) error {
-	config := l.server.Config()
-	return clientcmd.WriteToFile(clientcmdapi.Config{
-		Clusters: map[string]*clientcmdapi.Cluster{"c": {Server: config.Host, InsecureSkipTLSVerify: true}},
-		AuthInfos: map[string]*clientcmdapi.AuthInfo{"u": {
-			Token:       config.BearerToken,
-			Impersonate: "system:serviceaccount:" + systemNamespace + ":" + account,
-			ImpersonateGroups: []string{
-				"system:serviceaccounts", "system:serviceaccounts:" + systemNamespace, "system:authenticated",
-			},
-		}},
-		Contexts:       map[string]*clientcmdapi.Context{"x": {Cluster: "c", AuthInfo: "u"}},
-		CurrentContext: "x",
-	}, path)
+	return apitest.WriteKubeconfig(l.server.Config(), path, "", rest.ImpersonationConfig{
+		UserName: "system:serviceaccount:" + systemNamespace + ":" + account,
+		Groups:   []string{"system:serviceaccounts", "system:serviceaccounts:" + systemNamespace, "system:authenticated"},
+	})
 }
 
 // close ends what the lab has started.
@@ -213,7 +194,7 @@ func (l *lab) startAgents(ctx context.Context, nodes []*node, holdDown time.Dura
 		return err
 	}
 	for _, n := range nodes {
-		if err := await(ctx, limit, n.name+" has an agent ready", n.ready); err != nil {
+		if err := apitest.Await(ctx, limit, n.name+" has an agent ready", n.ready); err != nil {
 			return fmt.Errorf("%w: %s", err, l.carrier.Tail())
 		}
 	}
@@ -241,24 +222,3 @@ func namesOf(nodes []*node) []string {
 func podName(node string, start int) string { return fmt.Sprintf("holdfast.%d.%s", start, node) }
 
 func nodeOf(pod string) string { return pod[strings.LastIndexByte(pod, '.')+1:] }
-
-// awaitStep is how often something is looked at that is waited for.
-const awaitStep = 100 * time.Millisecond
-
-// await repeats f until it finds nothing wrong.
-func await(ctx context.Context, limit time.Duration, what string, f func(context.Context) error) error {
-	limited, cancel := context.WithTimeout(ctx, limit)
-	defer cancel()
-	for {
-		err := f(limited)
-		if err == nil {
-			return nil
-		}
-		if !apitest.Pause(limited, awaitStep) {
-			if ctx.Err() != nil {
-				return ctx.Err()
-			}
-			return fmt.Errorf("it did not come about within %s that %s: %w", limit, what, err)
-		}
-	}
-}

@@ -3,7 +3,7 @@ package main
 import (
 	"bytes"
 	"context"
-	"fmt"
+	"errors"
 	"net/netip"
 	"os"
 	"path/filepath"
@@ -14,8 +14,7 @@ import (
 
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
-	"k8s.io/client-go/tools/clientcmd"
-	clientcmdapi "k8s.io/client-go/tools/clientcmd/api"
+	"k8s.io/client-go/rest"
 
 	"github.com/holdfast-ipam/holdfast/agent/apitest"
 	"github.com/holdfast-ipam/holdfast/cni"
@@ -98,12 +97,8 @@ func (n *node) connect() error {
 		return err
 	}
 	n.world.going.Go(func() { n.line.serve(n.world.ctx) })
-	return clientcmd.WriteToFile(clientcmdapi.Config{
-		Clusters:       map[string]*clientcmdapi.Cluster{"c": {Server: "https://" + n.line.address(), InsecureSkipTLSVerify: true}},
-		AuthInfos:      map[string]*clientcmdapi.AuthInfo{"u": {Token: config.BearerToken}},
-		Contexts:       map[string]*clientcmdapi.Context{"x": {Cluster: "c", AuthInfo: "u"}},
-		CurrentContext: "x",
-	}, n.kubeconfig())
+	config.Host = "https://" + n.line.address()
+	return apitest.WriteKubeconfig(config, n.kubeconfig(), "", rest.ImpersonationConfig{})
 }
 
 // create makes the node's object.
@@ -130,20 +125,13 @@ func (n *node) create(ctx context.Context) error {
 
 // ready waits until the agent assigns new addresses.
 func (n *node) ready(ctx context.Context) error {
-	ctx, cancel := context.WithTimeout(ctx, readyLimit)
-	defer cancel()
-	for {
+	return apitest.Await(ctx, readyLimit, "the agent of "+n.name+" is ready", func(ctx context.Context) error {
 		s, err := n.client(0).Status(ctx)
-		if err == nil && s.Ready {
-			return nil
+		if err == nil && !s.Ready {
+			err = errors.New(s.Reason)
 		}
-		if err == nil {
-			err = fmt.Errorf("it says: %s", s.Reason)
-		}
-		if !apitest.Pause(ctx, 100*time.Millisecond) {
-			return fmt.Errorf("the agent of %s is not ready within %s: %w", n.name, readyLimit, err)
-		}
-	}
+		return err
+	})
 }
 
 // start starts the agent unless it runs or there is no machine.

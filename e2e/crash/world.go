@@ -11,13 +11,9 @@ import (
 	"sync"
 	"time"
 
-	"k8s.io/client-go/kubernetes"
-	"k8s.io/client-go/rest"
-
 	"golang.org/x/sync/errgroup"
 
 	"github.com/holdfast-ipam/holdfast/agent/apitest"
-	"github.com/holdfast-ipam/holdfast/crds"
 )
 
 const (
@@ -98,16 +94,8 @@ func (w *world) serve(ctx context.Context) error {
 	if w.server, err = apitest.Open(ctx, w.dir); err != nil {
 		return err
 	}
-	config := w.server.Config()
-	client, err := rest.HTTPClientFor(config)
-	if err != nil {
-		return err
-	}
 	w.api = &api{}
-	if w.api.kube, err = kubernetes.NewForConfigAndClient(config, client); err != nil {
-		return err
-	}
-	if w.api.crds, err = crds.NewClients(config, client); err != nil {
+	if w.api.kube, w.api.crds, err = w.server.Clients(); err != nil {
 		return err
 	}
 	w.going.Go(func() { w.record.watch(w.ctx, w.api) })
