@@ -137,7 +137,7 @@ func (a *Agent) acquire(ctx context.Context, r lease.Request) ([]lease.Entry, er
 		freed := a.lessee.Freed()
 		entries, err := a.lessee.Acquire(ctx, r)
 		var exhausted *lease.ExhaustedError
-		if !errors.As(err, &exhausted) && !errors.Is(err, lease.ErrSearching) {
+		if !errors.As(err, &exhausted) && !errors.Is(err, lease.ErrSearching) || void(exhausted, r.Families) {
 			return entries, err
 		}
 		if !waits {
@@ -152,6 +152,17 @@ func (a *Agent) acquire(ctx context.Context, r lease.Request) ([]lease.Entry, er
 			return nil, err
 		}
 	}
+}
+
+// void reports whether the pools that are used out have no address at all, so
+// that none can come free: the pools say so, or everything is reserved.
+func void(exhausted *lease.ExhaustedError, families [][]lease.Pool) bool {
+	if exhausted == nil {
+		return false
+	}
+	return !slices.ContainsFunc(slices.Concat(families...), func(p lease.Pool) bool {
+		return slices.Contains(exhausted.Pools, p.Name) && len(p.Ranges.Ranges()) > 0
+	})
 }
 
 // lacking returns the pools that are used out, or while that is not known all

@@ -114,14 +114,18 @@ func (w *endpoints) find(namespace, name string) (*corev1.Pod, []lease.Entry) {
 // put writes the endpoint of a pod that has these entries, if it says anything
 // else.
 func (w *endpoints) put(ctx context.Context, pod *corev1.Pod, entries []lease.Entry) error {
+	if w.fresh(pod, entries) {
+		err := w.store(ctx, pod, w.desired(lease.Endpoint{}, pod, entries))
+		if !errors.Is(err, lease.ErrConflict) { // else there is one after all
+			return err
+		}
+	}
 	c := w.agent.cluster
 	old, err := c.Endpoint(ctx, pod.Namespace, entries[0].Pod)
 	if err != nil && !errors.Is(err, lease.ErrNotFound) {
 		return fmt.Errorf("read the endpoint: %w", err)
 	}
-	next := w.desired(old, entries)
-	// Not the journal's UID: a static pod's object has one of its own.
-	next.PodUID = string(pod.UID)
+	next := w.desired(old, pod, entries)
 	if err == nil && sameEndpoint(&old, &next) {
 		return nil
 	}
@@ -140,8 +144,24 @@ func (w *endpoints) put(ctx context.Context, pod *corev1.Pod, entries []lease.En
 			}
 		}
 	}
-	next.OwnerKind, next.OwnerName = topOwner(pod)
-	if _, err := c.PutEndpoint(ctx, next); err != nil {
+	return w.store(ctx, pod, next)
+}
+
+// fresh reports whether a pod has most likely no endpoint yet, so that none need
+// be read: the endpoint of a pod without a claim to its name is this node's, or
+// an earlier pod's whose name is seldom given again.
+func (w *endpoints) fresh(pod *corev1.Pod, entries []lease.Entry) bool {
+	if entries[0].Sticky || !w.informer.HasSynced() {
+		return false
+	}
+	_, known := w.informer.Get(pod.Namespace + "/" + entries[0].Pod)
+	return !known
+}
+
+// store writes an endpoint as that of a pod.
+func (w *endpoints) store(ctx context.Context, pod *corev1.Pod, e lease.Endpoint) error {
+	e.OwnerKind, e.OwnerName = topOwner(pod)
+	if _, err := w.agent.cluster.PutEndpoint(ctx, e); err != nil {
 		return fmt.Errorf("write the endpoint: %w", err)
 	}
 	return nil
@@ -199,10 +219,12 @@ func (w *endpoints) assigned(podUID string) []lease.Entry {
 // pod stays what was written of interfaces whose ADD is still to come, and, of
 // those that only a lost journal's rebuilding knows, of the other family: it may
 // be to be taken over from another node yet.
-func (w *endpoints) desired(old lease.Endpoint, entries []lease.Entry) lease.Endpoint {
+func (w *endpoints) desired(old lease.Endpoint, pod *corev1.Pod, entries []lease.Entry) lease.Endpoint {
 	first := entries[0]
 	next := old
 	next.Namespace, next.Pod = first.Namespace, first.Pod
+	// Not the journal's UID: a static pod's object has one of its own.
+	next.PodUID = string(pod.UID)
 	next.Node, next.Sticky = w.agent.node.Name, first.Sticky
 	next.Addresses = nil
 	answered := map[string]bool{}

@@ -267,7 +267,7 @@ func familiesOfAnInterface(t *testing.T, s *realServer, a *Agent) {
 	s.pool(t, a, "many", v2beta1.IPPoolSpec{Subnet: "10.24.0.0/16", IPs: v2beta1.Ranges{"10.24.0.1-10.24.0.9"}})
 	s.pool(t, a, "none", v2beta1.IPPoolSpec{Subnet: "fd00:24::/64"})
 	pod := s.podWith(t, "several", "half", map[string]string{selection.PoolAnnotation: `{"ipv4":["many"],"ipv6":["none"]}`})
-	if _, err := attempt(briefly(t), a, pod, "half", "eth0"); err == nil || !strings.Contains(err.Error(), `used out in pools ["none"]`) {
+	if _, err := attempt(t.Context(), a, pod, "half", "eth0"); err == nil || !strings.Contains(err.Error(), `used out in pools ["none"]`) {
 		t.Errorf("the error is %v", err)
 	}
 	if lines := journaled(a, pod); len(lines) > 0 {
@@ -290,7 +290,12 @@ func reasonsOfAllPools(t *testing.T, s *realServer, a *Agent) {
 	} {
 		name := fmt.Sprint("refused-", len(pools))
 		pod := s.podWith(t, "several", name, map[string]string{selection.PoolAnnotation: `{"ipv4":[` + pools + `]}`})
-		_, err := attempt(briefly(t), a, pod, name, "eth0")
+		ctx, cancel := context.WithTimeout(t.Context(), exhaustedWait/2)
+		defer cancel()
+		_, err := attempt(ctx, a, pod, name, "eth0")
+		if ctx.Err() != nil {
+			t.Errorf("%s: it waited for an address, and the pools have none that could come free", pools)
+		}
 		for _, reason := range append(reasons, "annotation ipam.spidernet.io/ippool of the pod") {
 			if err == nil || !strings.Contains(err.Error(), reason) {
 				t.Errorf("the error is %v, want %q in it", err, reason)

@@ -8,6 +8,8 @@ import (
 	"testing"
 	"time"
 
+	corev1 "k8s.io/api/core/v1"
+
 	"github.com/holdfast-ipam/holdfast/lease"
 	"github.com/holdfast-ipam/holdfast/lease/leasetest"
 )
@@ -67,7 +69,7 @@ func TestEndpointOfAPodKeepsTheFamilyThatALostJournalDoesNotTell(t *testing.T) {
 		"a lost journal, of a v6 only": {told("net1", "fd00::1", lease.UnknownSandbox), "net1 fd00::1, net1 10.0.0.1, net2 10.0.0.2"},
 	} {
 		var got []string
-		for _, a := range w.desired(old, []lease.Entry{test.entry}).Addresses {
+		for _, a := range w.desired(old, &corev1.Pod{}, []lease.Entry{test.entry}).Addresses {
 			got = append(got, a.Interface+" "+a.Addr.String())
 		}
 		if strings.Join(got, ", ") != test.want {

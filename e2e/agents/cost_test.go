@@ -77,6 +77,34 @@ func TestPodStartsCostWhatTheDesignSays(t *testing.T) {
 	judge(t, got)
 }
 
+// The first endpoints are read, as long as the agent's watch of them is not full.
+func TestEndpointOfAPodWithoutAClaimIsWrittenUnread(t *testing.T) {
+	c := newCluster(t)
+	a := c.addNode(t, "node-a")
+	get, create := requestKey{"get", "spiderendpoints", "background"}, requestKey{"create", "spiderendpoints", "background"}
+	started := 0
+	eventually(t, "an endpoint is written and was not read", func() bool {
+		before := a.counts(t)
+		pod := c.pod(t, fmt.Sprintf("web-%c", 'a'+started), "node-a", "")
+		started++
+		a.add(t, pod, pod.Name)
+		eventually(t, "the endpoint of "+pod.Name+" is written", func() bool { return a.counts(t)[create] > before[create] })
+		return a.counts(t)[get] == before[get]
+	})
+}
+
+func TestEndpointOfAnEarlierPodOfTheNameIsWrittenOver(t *testing.T) {
+	c := newCluster(t)
+	a, b := c.addNode(t, "node-a"), c.addNode(t, "node-b")
+	earlier := c.pod(t, "web", "node-a", "")
+	a.add(t, earlier, "c1")
+	a.endpointsWritten(t, []cni.Pod{earlier})
+	c.deletePod(t, "web") // no controller deletes the endpoint here
+	later := c.pod(t, "web", "node-b", "")
+	b.add(t, later, "c2")
+	b.endpointsWritten(t, []cni.Pod{later})
+}
+
 // judge compares with the limits and prints the table.
 func judge(t *testing.T, got []limit) {
 	t.Helper()

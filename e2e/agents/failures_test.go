@@ -148,7 +148,8 @@ func TestLostJournalGivesNoAddressTwice(t *testing.T) {
 	}
 }
 
-// endpointsWritten waits until every pod has its SpiderEndpoint.
+// endpointsWritten waits until every pod has its SpiderEndpoint, and there is no
+// other.
 func (n *node) endpointsWritten(t *testing.T, pods []cni.Pod) {
 	t.Helper()
 	eventually(t, "every pod has an endpoint", func() bool {
@@ -156,7 +157,11 @@ func (n *node) endpointsWritten(t *testing.T, pods []cni.Pod) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		return len(list.Items) == len(pods)
+		of := map[string]bool{}
+		for _, e := range list.Items {
+			of[e.Status.Current.UID] = true
+		}
+		return len(list.Items) == len(pods) && !slices.ContainsFunc(pods, func(p cni.Pod) bool { return !of[p.UID] })
 	})
 }
 
