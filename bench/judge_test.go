@@ -31,6 +31,9 @@ func TestQuickRunIsJudged(t *testing.T) {
 			s.Name, s.Requests = "plenty"+again, []requests{{request{waited, "create", "ipblocks"}, 1}}
 		}, "1 requests while ADD waits"},
 		{func(s *stage) {
+			s.Name, s.Requests = "plenty"+again, []requests{{request{background, "get", "spiderendpoints"}, 1}}
+		}, "1 endpoints were read"},
+		{func(s *stage) {
 			s.Name, s.Requests = samePods, []requests{{request{ahead, "get", "ipblocks"}, 1}}
 		}, "1 requests for pods that are the same"},
 		{func(s *stage) { s.Name, s.Kept = samePods, 0 }, "kept their address"},
