@@ -423,12 +423,28 @@ func (h *sim) waiting() (pods []*simPod) {
 	return pods
 }
 
+// stays reports whether a lease of a Node that is no more does not end, because
+// a pod there may have lost addresses (see mayLose): nothing tells all it has.
+func (h *sim) stays(l lease.Lease) bool {
+	return slices.ContainsFunc(h.names(), func(name string) bool {
+		p := h.pods[name]
+		return p.node != nil && p.node.name == l.Node.Name && p.node.uid(h) != l.Node.UID && h.mayLose(p)
+	})
+}
+
 // hungry fails unless a pool of the pod has no address left.
 func (h *sim) hungry(p *simPod) {
 	used := map[netip.Addr]bool{}
 	for _, b := range h.storedBlocks() {
 		for _, pin := range b.Pins {
 			used[pin.Addr] = true
+		}
+		for _, l := range b.Leases {
+			for offset := range l.Addrs.Offsets() {
+				if h.stays(l) {
+					used[b.Addr(offset)] = true
+				}
+			}
 		}
 	}
 	for _, n := range h.nodes {

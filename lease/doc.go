@@ -220,7 +220,8 @@
 //   - Anything against people. A block deleted or edited by hand takes leases
 //     away that are in use. An endpoint deleted by hand lets its identity lose
 //     its address if the pod moves, or the journal is lost, before the lessee has
-//     written it anew.
+//     written it anew. What an earlier Node of the pod's leases then stays leased
+//     as long as that pod is there, since nothing tells all that it has.
 //   - A lost journal. Addresses in use that nobody remembers when [Lessee.Start]
 //     is called are safe for the length of the quarantine and no longer. Those
 //     that are remembered have an [UnknownSandbox]: no DEL gives them back, the
