@@ -407,7 +407,7 @@ func notRestoredWithoutPin(t *testing.T, s *realServer) {
 	if _, err := l.collector().Block(t.Context(), lease.Name(lease.BlockOf(addr)), nil); err != nil {
 		t.Fatal(err)
 	}
-	if err := l.collector().Pointer(t.Context(), "default", "unpinned-1"); err != nil {
+	if _, err := l.collector().Pointer(t.Context(), "default", "unpinned-1"); err != nil {
 		t.Fatal(err)
 	}
 	if l.state(addr) != lease.Retained {

@@ -411,7 +411,8 @@ func (h *sim) collectPointer(e *simElected, pod string) {
 	}
 	e.busy[pod] = true
 	h.begin(e.process, "collect endpoint "+pod, func(ctx context.Context) error {
-		return e.collector.Pointer(ctx, simNamespace, pod)
+		_, err := e.collector.Pointer(ctx, simNamespace, pod)
+		return err
 	}, func(error) { e.busy[pod] = false })
 }
 

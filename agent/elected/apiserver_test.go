@@ -145,6 +145,7 @@ func TestAPIServer(t *testing.T) {
 	}{
 		{"ScaleDownGivesAddressesBack", scaleDown},
 		{"DeletedStatefulSetGivesAddressesBack", deletedStatefulSet},
+		{"EndpointWithoutPinGoesBehindItsPod", endpointWithoutPin},
 		{"EmptyBlockGoes", emptyBlock},
 		{"PoolStatusFollowsEndpointsAndPins", poolStatus},
 		{"PoolIsScarceWhileEverythingIsLeased", scarcePool},
@@ -297,6 +298,27 @@ func deletedStatefulSet(t *testing.T, s *server) {
 	s.deletePod(t, "db-0") // by nobody's event but the pod's own
 	eventually(t, func() string { return s.pinned(t, addr, false) })
 	eventually(t, func() string { return s.endpointGone(t, "db-0") })
+}
+
+// endpointWithoutPin has an elected agent that ended between the two, and a pod
+// that waits for addresses.
+func endpointWithoutPin(t *testing.T, s *server) {
+	point := func(name string) {
+		must[lease.Endpoint](t)(s.store.PutEndpoint(t.Context(), lease.Endpoint{
+			Namespace: "default", Pod: name, PodUID: "before", Node: worker.Name, Sticky: true,
+			Addresses: []lease.EndpointAddress{{Interface: "eth0", Addr: netip.MustParseAddr("10.1.3.1")}},
+		}))
+	}
+	s.pod(t, "waits-0", worker.Name)
+	point("waits-0")
+	point("nobody-0")
+	// It is looked at in its turn.
+	eventually(t, func() string { return s.endpointGone(t, "nobody-0") })
+	if s.endpointGone(t, "waits-0") == "" {
+		t.Error("the endpoint of a pod is gone")
+	}
+	s.deletePod(t, "waits-0")
+	eventually(t, func() string { return s.endpointGone(t, "waits-0") })
 }
 
 func emptyBlock(t *testing.T, s *server) {

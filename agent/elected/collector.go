@@ -300,12 +300,13 @@ type Pod struct{ Namespace, Name string }
 // Pointers removes from sticky endpoints, by the names of their pods, the
 // addresses that are not pinned for them, and an endpoint itself when none is
 // left. It does nothing about one while a pod of the name exists, because that
-// pod's agent writes the endpoint then. It returns those that it could not
+// pod's agent writes the endpoint then: those are waiting, and nothing else may
+// tell of the end of their pods. It returns beside them those that it could not
 // judge or change, and why.
 //
 // The endpoints are read before the blocks and written on that very version. A
 // pod placed meanwhile writes the endpoint after its pin, so this write loses.
-func (c *Collector) Pointers(ctx context.Context, pods []Pod) (failed []Pod, err error) {
+func (c *Collector) Pointers(ctx context.Context, pods []Pod) (waiting, failed []Pod, err error) {
 	pinned := c.newPinned()
 	endpoints := map[Pod]*lease.Endpoint{}
 	errs := map[Pod]error{}
@@ -320,42 +321,46 @@ func (c *Collector) Pointers(ctx context.Context, pods []Pod) (failed []Pod, err
 	}
 	for _, p := range pods {
 		if e, ok := endpoints[p]; ok {
-			errs[p] = c.shorten(ctx, e, pinned)
+			var waits bool
+			if waits, errs[p] = c.shorten(ctx, e, pinned); waits {
+				waiting = append(waiting, p)
+			}
 		}
 		if errs[p] != nil {
 			failed = append(failed, p)
 			err = errors.Join(err, errs[p])
 		}
 	}
-	return failed, err
+	return waiting, failed, err
 }
 
 // Pointer is [Collector.Pointers] for one pod.
-func (c *Collector) Pointer(ctx context.Context, namespace, pod string) error {
-	_, err := c.Pointers(ctx, []Pod{{namespace, pod}})
-	return err
+func (c *Collector) Pointer(ctx context.Context, namespace, pod string) (waits bool, err error) {
+	waiting, _, err := c.Pointers(ctx, []Pod{{namespace, pod}})
+	return len(waiting) > 0, err
 }
 
-// shorten removes from an endpoint what is not pinned for it.
-func (c *Collector) shorten(ctx context.Context, e *lease.Endpoint, pinned *pinnedNow) error {
+// shorten removes from an endpoint what is not pinned for it, unless that waits
+// for the end of its pod.
+func (c *Collector) shorten(ctx context.Context, e *lease.Endpoint, pinned *pinnedNow) (waits bool, err error) {
 	left, err := pinned.of(ctx, e)
 	if err != nil || len(left) == len(e.Addresses) && len(left) > 0 {
-		return err
+		return false, err
 	}
 	if exists, err := c.borne(ctx, e); err != nil || exists {
-		return err
+		return err == nil, err
 	}
 	if len(left) == 0 {
 		if err := c.Cluster.DeleteEndpoint(ctx, *e); err != nil {
-			return fmt.Errorf("delete endpoint %s/%s: %w", e.Namespace, e.Pod, err)
+			return false, fmt.Errorf("delete endpoint %s/%s: %w", e.Namespace, e.Pod, err)
 		}
-		return nil
+		return false, nil
 	}
 	e.Addresses = left
 	if _, err := c.Cluster.PutEndpoint(ctx, *e); err != nil {
-		return fmt.Errorf("write endpoint %s/%s: %w", e.Namespace, e.Pod, err)
+		return false, fmt.Errorf("write endpoint %s/%s: %w", e.Namespace, e.Pod, err)
 	}
-	return nil
+	return false, nil
 }
 
 // borne reports whether there is a pod of an endpoint that outlives its pods.

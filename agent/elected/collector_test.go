@@ -157,7 +157,7 @@ func TestScaleDownGivesPinAndEndpointBack(t *testing.T) {
 	if len(done.Removed) != 1 || done.Removed[0].Identity != identity("web-1") {
 		t.Errorf("removed %v, want the pin of web-1", done.Removed)
 	}
-	if err := h.collector().Pointer(t.Context(), "default", "web-1"); err != nil {
+	if _, err := h.collector().Pointer(t.Context(), "default", "web-1"); err != nil {
 		t.Fatal(err)
 	}
 	if es := h.Endpoints(); len(es) != 0 {
@@ -194,7 +194,7 @@ func TestScaleDownCostsFiveRequestsAPodAndAFewForAll(t *testing.T) {
 	for _, p := range done.Removed {
 		gone = append(gone, elected.Pod{Namespace: p.Identity.Namespace, Name: p.Identity.Pod})
 	}
-	if failed, err := c.Pointers(t.Context(), gone); err != nil || len(failed) > 0 {
+	if _, failed, err := c.Pointers(t.Context(), gone); err != nil || len(failed) > 0 {
 		t.Fatalf("failed %v, %v", failed, err)
 	}
 	cost := map[string]int{}
@@ -218,7 +218,7 @@ func TestUnreadableEndpointLeavesTheOthers(t *testing.T) {
 		h.change(func(b *lease.Block) error { b.Pins = nil; return nil })
 	}
 	h.on["Endpoint 2"] = func() leasetest.Fault { return leasetest.Fault{Kind: leasetest.Lost} }
-	failed, err := h.collector().Pointers(t.Context(), []elected.Pod{{"default", "web-0"}, {"default", "web-1"}, {"default", "web-2"}})
+	_, failed, err := h.collector().Pointers(t.Context(), []elected.Pod{{"default", "web-0"}, {"default", "web-1"}, {"default", "web-2"}})
 	if diff := cmp.Diff([]elected.Pod{{Namespace: "default", Name: "web-1"}}, failed); diff != "" || err == nil {
 		t.Errorf("%v, -want +got:\n%s", err, diff)
 	}
@@ -232,7 +232,7 @@ func TestWantedPinCostsNoWrite(t *testing.T) {
 	h.place("web-1", addr101)
 	before := h.Blocks()[0].Version
 	h.collect()
-	if err := h.collector().Pointer(t.Context(), "default", "web-1"); err != nil {
+	if _, err := h.collector().Pointer(t.Context(), "default", "web-1"); err != nil {
 		t.Fatal(err)
 	}
 	h.wantPinned("web-1", addr101)
@@ -468,15 +468,15 @@ func TestPointerWithoutPinGoes(t *testing.T) {
 	}
 
 	h.SetPod("default", "web-1", worker.Name, false)
-	if err := h.collector().Pointer(t.Context(), "default", "web-1"); err != nil {
-		t.Fatal(err)
+	if waits, err := h.collector().Pointer(t.Context(), "default", "web-1"); err != nil || !waits {
+		t.Fatalf("it waits for the end of its pod: %t, %v", waits, err)
 	}
 	if got := h.Endpoints(); len(got) != 1 || len(got[0].Addresses) != 2 {
 		t.Errorf("endpoints %v, want no change while a pod of the name exists", got)
 	}
 	h.DeletePod("default", "web-1")
-	if err := h.collector().Pointer(t.Context(), "default", "web-1"); err != nil {
-		t.Fatal(err)
+	if waits, err := h.collector().Pointer(t.Context(), "default", "web-1"); err != nil || waits {
+		t.Fatalf("it waits without a pod: %t, %v", waits, err)
 	}
 	if got := h.Endpoints(); len(got) != 1 || len(got[0].Addresses) != 1 || got[0].Addresses[0].Addr != kept[0].Addr {
 		t.Errorf("endpoints %v, want the one that names the pinned %s only", got, addr101)
@@ -502,7 +502,7 @@ func TestPointerLosesToPlacement(t *testing.T) {
 		}
 		return leasetest.Fault{}
 	}
-	if err := h.collector().Pointer(t.Context(), "default", "web-1"); !errors.Is(err, lease.ErrConflict) {
+	if _, err := h.collector().Pointer(t.Context(), "default", "web-1"); !errors.Is(err, lease.ErrConflict) {
 		t.Errorf("deletion ended with %v, want a conflict", err)
 	}
 	if len(h.Endpoints()) != 1 {
@@ -515,7 +515,7 @@ func TestEndpointOfStatelessPodIsLeftAlone(t *testing.T) {
 	if _, err := h.PutEndpoint(t.Context(), lease.Endpoint{Namespace: "default", Pod: "nginx-x2x4z"}); err != nil {
 		t.Fatal(err)
 	}
-	if err := h.collector().Pointer(t.Context(), "default", "nginx-x2x4z"); err != nil {
+	if _, err := h.collector().Pointer(t.Context(), "default", "nginx-x2x4z"); err != nil {
 		t.Fatal(err)
 	}
 	if len(h.Endpoints()) != 1 {

@@ -236,7 +236,7 @@ func (g *gc) pinned(e *v2beta1.SpiderEndpoint, ifname string, addr netip.Addr) b
 
 func (g *gc) do(ctx context.Context, j job) (again bool, err error) {
 	if j.block == "" {
-		return false, g.collector.Pointer(ctx, j.namespace, j.pod)
+		return g.collector.Pointer(ctx, j.namespace, j.pod)
 	}
 	done, err := g.collector.Block(ctx, j.block, g.suspect)
 	var pods []Pod
@@ -247,8 +247,8 @@ func (g *gc) do(ctx context.Context, j job) (again bool, err error) {
 		}
 	}
 	// Together, because their endpoints name the same blocks.
-	failed, unread := g.collector.Pointers(ctx, pods)
-	for _, p := range failed {
+	waiting, failed, unread := g.collector.Pointers(ctx, pods)
+	for _, p := range slices.Concat(waiting, failed) {
 		g.queue.AddAfter(job{namespace: p.Namespace, pod: p.Name}, firstPause)
 	}
 	if unread != nil {
