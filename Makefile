@@ -31,8 +31,7 @@ demo-down: ## remove the cluster, its images and the docker daemon if the demo s
 PARTS := verify kind-up unit sim model mutants crash counts e2e
 SUMMARY := verify unit tools plot sim model mutants crash bench e2e
 
-# What takes as long as it is given gets a minute here.
-test: export MINUTES ?= 1
+# Of the model, what fits a minute.
 test: export SHORT ?= yes
 test: ## all parts from verify to e2e, then one summary (what CI runs)
 	@rm -rf $(RESULTS); failed=0 times=
