@@ -4,7 +4,9 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
 	"net/netip"
+	"slices"
 	"time"
 
 	corev1 "k8s.io/api/core/v1"
@@ -208,7 +210,8 @@ func (a *Agent) mendEndpoints(context.Context) error {
 			has[e.Owner.PodUID] = true
 		}
 	}
-	for uid, pod := range pods {
+	for _, uid := range slices.Sorted(maps.Keys(pods)) {
+		pod := pods[uid]
 		b := a.bearing(pod)
 		if b.kind != "" {
 			continue // the endpoint may be that of a pod to which the machine has moved
