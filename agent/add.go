@@ -85,6 +85,7 @@ func (a *Agent) assign(ctx context.Context, q *cni.AddRequest) ([]lease.Entry, e
 	if err == nil {
 		entries, err := a.acquire(ctx, r)
 		if err == nil {
+			a.upkeep.supply(r.Families)
 			a.warnOfRoutes(ctx, pod, r.Owner, chosen)
 		}
 		return entries, withReasons(err, chosen)

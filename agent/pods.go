@@ -128,14 +128,14 @@ func (p *pods) live() (pods map[string]*corev1.Pod, ok bool) {
 	return pods, true
 }
 
-// watchPods prepares pods with an identity as soon as they are bound to this node,
-// has the endpoints of finished pods removed, and forgets pods that are gone. The
-// end of a virtual machine's pod is told on by its endpoint.
+// watchPods prepares pods as soon as they are bound to this node, has the
+// endpoints of finished pods removed, and forgets pods that are gone. The end of
+// a virtual machine's pod is told on by its endpoint.
 func (a *Agent) watchPods(ctx context.Context) error {
 	return a.pods.informer.On(
 		func(was, pod *corev1.Pod) {
 			switch {
-			case was == nil && a.wantsPreparing(pod):
+			case was == nil && awaitsAddress(pod):
 				a.preparing.Go(func() { a.prepare(ctx, pod) })
 			case inLastPhase(pod) && (was == nil || !inLastPhase(was)):
 				a.endpoints.enqueue(pod.Namespace, pod.Name)
@@ -150,15 +150,16 @@ func (a *Agent) watchPods(ctx context.Context) error {
 		})
 }
 
-// wantsPreparing reports whether an ADD of the pod will want to know from the
-// cluster where its identity's address is.
-func (a *Agent) wantsPreparing(pod *corev1.Pod) bool {
-	return a.bearing(pod).sticky &&
-		!pod.Spec.HostNetwork && pod.DeletionTimestamp == nil && pod.Status.PodIP == ""
+// awaitsAddress reports whether an ADD of the pod may be about to come.
+func awaitsAddress(pod *corev1.Pod) bool {
+	return !pod.Spec.HostNetwork && pod.DeletionTimestamp == nil && pod.Status.PodIP == ""
 }
 
 // prepare does what an ADD of the pod's first interface would otherwise wait
-// for. A failure costs nothing but that: ADD does it again.
+// for: it has the pools supplied that are named for the pod, and finds out from
+// the cluster where an identity's address is. Default pools are not supplied for
+// a pod that may never ask for an address. A failure costs nothing but the wait:
+// ADD does it again.
 func (a *Agent) prepare(ctx context.Context, pod *corev1.Pod) {
 	q := &cni.AddRequest{Attachment: cni.Attachment{
 		Interface: firstInterface, // what kubelet's runtimes call it, without exception
@@ -169,7 +170,14 @@ func (a *Agent) prepare(ctx context.Context, pod *corev1.Pod) {
 		return // ADD will say it, where the user looks
 	}
 	r := a.identify(pod, q)
+	if chosen.Default && !r.Sticky {
+		return
+	}
 	if r.Families, err = a.pools.families(chosen); err != nil {
+		return
+	}
+	a.upkeep.supply(r.Families)
+	if !r.Sticky {
 		return
 	}
 	if err := a.lessee.Prepare(withCause(ctx, "prepare"), r); err != nil {

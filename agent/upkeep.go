@@ -74,19 +74,28 @@ func (u *upkeep) round(ctx context.Context) error {
 	recent := u.agent.pools.recent()
 	free := l.Free()
 	u.age(free)
-	if surplus := surplus(free, recent, u.agent.pools.waitingFor, u.restless); len(surplus) > 0 {
-		err = errors.Join(err, l.Yield(ctx, surplus))
-	}
-	for _, p := range recent {
+	for _, p := range recent { // first what a pod may come to wait for
 		if !runsLow(p, free) {
 			continue
 		}
-		_, claimed := l.ClaimAhead(ctx, p, func() int { return 0 }, aheadProbes)
+		claimed := l.ClaimAhead(ctx, p, aheadProbes)
 		if claimed != nil && !errors.Is(claimed, lease.ErrSearching) {
 			err = errors.Join(err, claimed)
 		}
 	}
+	if surplus := surplus(free, recent, u.agent.pools.waitingFor, u.restless); len(surplus) > 0 {
+		err = errors.Join(err, l.Yield(ctx, surplus))
+	}
 	return err
+}
+
+// supply asks for a round if a pool runs low on this node.
+func (u *upkeep) supply(families [][]lease.Pool) {
+	free := u.agent.lessee.Free()
+	low := func(p lease.Pool) bool { return runsLow(p, free) }
+	if slices.ContainsFunc(slices.Concat(families...), low) {
+		u.kick()
+	}
 }
 
 // age notes since when addresses are free.

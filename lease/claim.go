@@ -157,12 +157,31 @@ type claimKey struct {
 	room    bool
 }
 
-// claimCall is a claim that several pods wait for.
+// claimCall is a claim that several pods wait for, or none yet if it is made
+// ahead of need.
 type claimCall struct {
+	ahead   bool
 	waiting int
 	done    chan struct{}
 	got     bool
 	err     error
+}
+
+// ClaimAhead leases addresses of a pool before a pod waits for them, as many as
+// its Plenty. It does nothing while pods of this node claim some themselves. A
+// pod that needs one meanwhile waits for this claim, and makes its own only if
+// this one gets none.
+//
+// It looks at no more than probes blocks that are not known to be full. When that
+// is not enough it fails with [ErrSearching], and the next claim goes on where
+// this one ended.
+func (l *Lessee) ClaimAhead(ctx context.Context, p Pool, probes int) error {
+	how := claimKey{pool: p.Name}
+	call, shared := l.join(how, true)
+	if shared {
+		return nil
+	}
+	return l.carryOut(ctx, call, p, how, probes)
 }
 
 // claim leases more addresses of a pool. Callers that ask for the same pool in
@@ -176,21 +195,42 @@ func (l *Lessee) claim(ctx context.Context, p Pool, how claimKey) (bool, error) 
 		ctx, cancel = context.WithTimeout(ctx, about(turnTimeout))
 		defer cancel()
 	}
-	l.mu.Lock()
-	if call, ok := l.claims[how]; ok {
-		call.waiting++
-		l.mu.Unlock()
+	for {
+		call, shared := l.join(how, false)
+		if !shared {
+			err := l.carryOut(ctx, call, p, how, maxProbes)
+			return call.got, err
+		}
 		select {
 		case <-call.done:
-			return call.got, call.err
 		case <-ctx.Done():
 			return false, ctx.Err()
 		}
+		if call.got || !call.ahead { // one ahead of need does not look as far
+			return call.got, call.err
+		}
 	}
-	call := &claimCall{waiting: 1, done: make(chan struct{})}
-	l.claims[how] = call
-	l.mu.Unlock()
+}
 
+// join returns the claim that is under way, for which the caller waits unless it
+// asks ahead of need. Without one it returns a new one, which is the caller's to
+// carry out.
+func (l *Lessee) join(how claimKey, ahead bool) (call *claimCall, shared bool) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	call, shared = l.claims[how]
+	if !shared {
+		call = &claimCall{ahead: ahead, done: make(chan struct{})}
+		l.claims[how] = call
+	}
+	if !ahead {
+		call.waiting++
+	}
+	return call, shared
+}
+
+// carryOut makes a claim and tells those who wait for it how it ended.
+func (l *Lessee) carryOut(ctx context.Context, call *claimCall, p Pool, how claimKey, probes int) error {
 	waiting := func() int {
 		l.mu.Lock()
 		defer l.mu.Unlock()
@@ -200,7 +240,7 @@ func (l *Lessee) claim(ctx context.Context, p Pool, how claimKey) (bool, error) 
 	if how.room {
 		got, call.err = l.claimRoom(ctx, p, waiting)
 	} else {
-		got, call.err = l.ClaimAhead(ctx, p, waiting, maxProbes)
+		got, call.err = l.search(ctx, p, waiting, probes)
 	}
 	call.got = got > 0
 	l.mu.Lock()
@@ -210,18 +250,18 @@ func (l *Lessee) claim(ctx context.Context, p Pool, how claimKey) (bool, error) 
 	}
 	l.mu.Unlock()
 	close(call.done)
-	return call.got, call.err
+	return call.err
 }
 
-// ClaimAhead leases addresses of one pool, as many as waiting returns when
-// the update is made and up to the pool's Plenty beyond them, all from one
-// block. It returns how many it got: none when no block of the pool has any.
+// search leases addresses of one pool, as many as waiting returns when the
+// update is made or the pool's Plenty if that is more, all from one block. It
+// returns how many it got: none when no block of the pool has any.
 //
 // It looks at no more than probes blocks that are not known to be full, and at
 // none once a pod that waits may have an address that has come free here. When
 // that is not enough it fails with [ErrSearching], and the next call goes on
 // where this one ended.
-func (l *Lessee) ClaimAhead(ctx context.Context, p Pool, waiting func() int, probes int) (int, error) {
+func (l *Lessee) search(ctx context.Context, p Pool, waiting func() int, probes int) (int, error) {
 	walk := newWalk(p.Ranges, l.node.UID+p.Name)
 	for at, prefix := range walk.from(l.cursor(p.Name)) {
 		if l.knownFull(prefix, p) {

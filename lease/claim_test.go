@@ -36,13 +36,7 @@ func TestConcurrentAddsShareOneClaim(t *testing.T) {
 	history(t, func(w *world) {
 		a := w.node("a")
 		p := pool("p", 0, "10.0.0.0-10.0.0.15")
-		read := make(chan struct{})
-		w.fault = func(c leasetest.Call) leasetest.Fault {
-			if c.Method == "Block" {
-				<-read
-			}
-			return leasetest.Fault{}
-		}
+		read := holdReads(w)
 		w.costs(func() {
 			var adds sync.WaitGroup
 			for i := range 10 {
@@ -293,6 +287,18 @@ func TestUpdateWithoutAnswerGivesUp(t *testing.T) {
 	})
 }
 
+// holdReads has reads of blocks wait until the channel is closed.
+func holdReads(w *world) chan struct{} {
+	read := make(chan struct{})
+	w.fault = func(c leasetest.Call) leasetest.Fault {
+		if c.Method == "Block" {
+			<-read
+		}
+		return leasetest.Fault{}
+	}
+	return read
+}
+
 // fillBlocks leases whole blocks from 10.0.0.0 on to the node.
 func fillBlocks(w *world, n *node, blocks int) {
 	for i := range blocks {
@@ -305,9 +311,9 @@ func TestClaimAheadLooksAtNoMoreThanItMay(t *testing.T) {
 		a, b := w.node("a"), w.node("b")
 		fillBlocks(w, b, 4)
 		w.costs(func() {
-			got, err := a.ClaimAhead(w.Context(), pool("p", 16, "10.0.0.0-10.0.0.63"), func() int { return 1 }, 3)
-			if got != 0 || !errors.Is(err, lease.ErrSearching) {
-				w.Errorf("got %d, %v", got, err)
+			err := a.ClaimAhead(w.Context(), pool("p", 16, "10.0.0.0-10.0.0.63"), 3)
+			if got := a.Free(); len(got) != 0 || !errors.Is(err, lease.ErrSearching) {
+				w.Errorf("got %v, %v", got, err)
 			}
 		}, slices.Repeat([]string{"Block"}, 3)...)
 	})
@@ -363,5 +369,54 @@ func TestPoolIsNotFullBecauseAnotherOneIsInTheSameBlock(t *testing.T) {
 		two := w.pod("two", a)
 		// Nobody is asked where there is room: the second pool is found by itself.
 		w.costs(func() { w.wantFrom(second, a.inOrder(two, first, second)) }, "Block", "Block", "PutBlock")
+	})
+}
+
+// A pod that comes while a claim is made ahead of need takes of what it gets.
+func TestPodSharesAClaimMadeAhead(t *testing.T) {
+	history(t, func(w *world) {
+		a := w.node("a")
+		p := pool("p", 4, "10.0.0.0-10.0.0.15")
+		read := holdReads(w)
+		w.costs(func() {
+			var calls sync.WaitGroup
+			calls.Go(func() {
+				if err := a.ClaimAhead(w.Context(), p, 1); err != nil {
+					w.Error(err)
+				}
+			})
+			w.settle()
+			calls.Go(func() { a.add(w.pod("pod", a), p) })
+			w.settle()
+			if err := a.ClaimAhead(w.Context(), p, 1); err != nil { // there is one
+				w.Error(err)
+			}
+			close(read)
+			calls.Wait()
+		}, "Block", "PutBlock")
+		if got := len(a.Free()); got != 3 {
+			w.Errorf("%d addresses are left of a claim of 4, want 3", got)
+		}
+	})
+}
+
+// A claim ahead of need gives up early, and a pod that has waited for it does not.
+func TestPodGoesOnWhereAClaimAheadGaveUp(t *testing.T) {
+	history(t, func(w *world) {
+		a, b := w.node("a"), w.node("b")
+		fillBlocks(w, b, 4)
+		p := pool("p", 4, "10.0.0.0-10.0.0.79") // a fifth block has addresses
+		read := holdReads(w)
+		var calls sync.WaitGroup
+		var ahead error
+		calls.Go(func() { ahead = a.ClaimAhead(w.Context(), p, 1) })
+		w.settle()
+		calls.Go(func() { a.add(w.pod("pod", a), p) })
+		w.settle()
+		close(read)
+		calls.Wait()
+		if got := len(a.Free()); !errors.Is(ahead, lease.ErrSearching) || got != 3 {
+			w.Errorf("the claim ahead ended with %v, and %d addresses are free, want 3", ahead, got)
+		}
 	})
 }

@@ -241,7 +241,7 @@ func isExhausted(err error) bool {
 func TestBatchThatUndoesItselfStillEndsALostYield(t *testing.T) {
 	history(t, func(w *world) {
 		a, b := w.node("a"), w.node("b")
-		p, full := pool("p", 0, "10.0.0.1-10.0.0.1"), pool("full", 0, "10.0.0.9-10.0.0.9")
+		p, full := pool("p", 1, "10.0.0.1-10.0.0.1"), pool("full", 1, "10.0.0.9-10.0.0.9")
 		b.add(w.pod("b", b), full)
 		s := a.add(w.pod("a", a), p)
 		a.del(s)
@@ -271,7 +271,7 @@ func TestBatchThatUndoesItselfStillEndsALostYield(t *testing.T) {
 		}
 		var calls sync.WaitGroup
 		claim := func(p lease.Pool) {
-			if _, err := a.ClaimAhead(w.Context(), p, func() int { return 1 }, 1); err != nil && !errors.Is(err, lease.ErrSearching) {
+			if err := a.ClaimAhead(w.Context(), p, 1); err != nil && !errors.Is(err, lease.ErrSearching) {
 				w.Error(err)
 			}
 		}

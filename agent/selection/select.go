@@ -80,6 +80,8 @@ type Selection struct {
 	// From tells who named the pools, such as "annotation
 	// ipam.spidernet.io/ippool of the pod".
 	From string
+	// Default is set if nobody named pools, for this pod or for its network.
+	Default bool
 	// Refused are the pools that were named and do not fit.
 	Refused []Refusal
 }
@@ -96,7 +98,7 @@ func Select(in Input) (Selection, error) {
 	if err != nil {
 		return Selection{}, err
 	}
-	s := Selection{CleanGateway: named.cleanGateway, Routes: routes, From: named.from, Last: in.last()}
+	s := Selection{CleanGateway: named.cleanGateway, Routes: routes, From: named.from, Default: named.byDefault, Last: in.last()}
 	if s.IPv4, err = in.choose(&s, 4, named.ipv4); err != nil {
 		return Selection{}, err
 	}
@@ -114,6 +116,7 @@ type names struct {
 	from         string
 	ipv4, ipv6   []string
 	cleanGateway bool
+	byDefault    bool
 }
 
 // whoNames asks the five in their order and returns what the first says that
@@ -154,7 +157,7 @@ func (in *Input) defaults() (names, error) {
 		}
 		return strings.Compare(x.Name, y.Name)
 	})
-	said := names{from: "spec.default of the pools"}
+	said := names{from: "spec.default of the pools", byDefault: true}
 	for _, pool := range pools {
 		if pool.Spec.Family() == 4 {
 			said.ipv4 = append(said.ipv4, pool.Name)

@@ -77,6 +77,21 @@ func TestPodStartsCostWhatTheDesignSays(t *testing.T) {
 	judge(t, got)
 }
 
+// Not even a node's first pod waits for a claim if its annotation names the pool.
+func TestPoolThatABoundPodNamesIsLeasedAheadOfItsADD(t *testing.T) {
+	c := newCluster(t)
+	a := c.addNode(t, "node-a")
+	c.annotation = `{"ipv4":["wide"]}`
+	claims := requestKey{"create", "ipblocks", "background"}
+	before := a.counts(t)
+	pod := c.pod(t, "first", "node-a", "")
+	eventually(t, "addresses are leased ahead", func() bool { return a.counts(t)[claims] > before[claims] })
+	a.add(t, pod, "c1")
+	if got := a.since(t, "first", before); got.both != [2]int{} {
+		t.Errorf("the ADD waited for %d reads and %d writes, want none", got.both[0], got.both[1])
+	}
+}
+
 // The first endpoints are read, as long as the agent's watch of them is not full.
 func TestEndpointOfAPodWithoutAClaimIsWrittenUnread(t *testing.T) {
 	c := newCluster(t)
