@@ -87,7 +87,7 @@ crash: build $(BIN)/etcd $(BIN)/kube-apiserver ## break eight real agents and th
 	$(BIN)/crash -json $(RESULTS)/crash.json $(if $(MINUTES),-minutes $(MINUTES)) $(if $(SEED),-seed $(SEED))
 
 .PHONY: bench bench-docs counts microbench
-bench: build $(BIN)/etcd $(BIN)/kube-apiserver $(if $(QUICK),,$(BIN)/whereabouts) ## what a pod start costs beside the alternatives, as root (PODS=1000 ROUNDS=5 LIMIT=1m PEER_LIMIT=1m IDLE=1m CROWD=10000)
+bench: build $(BIN)/etcd $(BIN)/kube-apiserver $(if $(QUICK),,$(BIN)/whereabouts) ## what a pod start costs beside the alternatives, as root (PODS=1000 ROUNDS=5 LIMIT=2m PEER_LIMIT=5s IDLE=1m CROWD=10000)
 	@go build -o $(BIN)/bench ./bench
 	$(BIN)/bench $(if $(QUICK),--quick --json $(RESULTS)/bench.json) $(if $(PODS),--pods $(PODS)) $(if $(ROUNDS),--rounds $(ROUNDS)) $(if $(SYSTEMS),--systems $(SYSTEMS)) $(if $(SCENARIOS),--scenarios $(SCENARIOS)) $(if $(LIMIT),--limit $(LIMIT)) $(if $(PEER_LIMIT),--peer-limit $(PEER_LIMIT)) $(if $(IDLE),--idle $(IDLE)) $(if $(CROWD),--crowd $(CROWD))
 	$(if $(QUICK),exit 0)

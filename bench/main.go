@@ -79,8 +79,8 @@ func flags() []cli.Flag {
 		&cli.IntSliceFlag{Name: "concurrency", Value: cli.NewIntSlice(1, 10, 50), Usage: "`numbers` of ADDs at a time; scenarios but the first use the last"},
 		&cli.StringFlag{Name: "systems", Value: strings.Join(names(), ","), Usage: "`list` of what is measured"},
 		&cli.StringFlag{Name: "scenarios", Value: strings.Join(scenarioNames(), ","), Usage: "`list` of what is done"},
-		&cli.DurationFlag{Name: "limit", Value: time.Minute, Usage: "`time` after which a stage begins no more ADDs"},
-		&cli.DurationFlag{Name: "peer-limit", Usage: "`time` for Whereabouts instead, whose stages take longest (default: as --limit)"},
+		&cli.DurationFlag{Name: "limit", Value: 2 * time.Minute, Usage: "`time` after which a stage begins no more ADDs"},
+		&cli.DurationFlag{Name: "peer-limit", Value: 5 * time.Second, Usage: "`time` for Whereabouts instead, whose stages take longest"},
 		&cli.DurationFlag{Name: "idle", Value: time.Minute, Usage: "`time` for which nothing is asked of a system, in the first round"},
 		&cli.IntFlag{Name: "crowd", Value: 10_000, Usage: "`number` of pools where they are many"},
 		&cli.BoolFlag{Name: "quick", Usage: "count requests, failures and leaks of Holdfast with few pods, judge them, and tell no times"},
@@ -103,9 +103,6 @@ func parse(c *cli.Context) (options, error) {
 		pods: c.Int("pods"), rounds: c.Int("rounds"), concurrency: c.IntSlice("concurrency"),
 		systems: strings.Split(c.String("systems"), ","), scenarios: strings.Split(c.String("scenarios"), ","), limit: c.Duration("limit"), peerLimit: c.Duration("peer-limit"),
 		idle: c.Duration("idle"), crowded: c.Int("crowd"), quick: c.Bool("quick"), render: c.Bool("render"), json: c.String("json"),
-	}
-	if !c.IsSet("peer-limit") {
-		o.peerLimit = o.limit
 	}
 	var err error
 	if o.bin, err = filepath.Abs(c.String("bin")); err != nil { // programs start in directories of their own

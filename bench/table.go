@@ -189,8 +189,16 @@ func (r *report) costs() table {
 	return t
 }
 
-// pair is "reads+writes".
-func pair(reads, writes float64) string { return fmt.Sprintf("%.2f+%.2f", reads, writes) }
+// pair is "reads+writes". What is not nothing does not look like it.
+func pair(reads, writes float64) string {
+	text := func(n float64) string {
+		if n > 0 && n < 0.005 {
+			return fmt.Sprintf("%.1g", n)
+		}
+		return fmt.Sprintf("%.2f", n)
+	}
+	return text(reads) + "+" + text(writes)
+}
 
 // kinds is the table of requests by verb and resource.
 func (r *report) kinds() table {
