@@ -56,13 +56,19 @@ func TestFiveAgentsGoThroughAllPhases(t *testing.T) {
 	if got := strings.Join(r.phases(), ", "); got != strings.Join(want, ", ") {
 		t.Fatalf("the phases were %s", got)
 	}
+	var sent, received int64
 	for _, s := range r.Stages {
 		if s.Elected.Agents+s.Others.Agents != agents || s.Elected.Agents == 0 {
 			t.Errorf("%s: %d agents were elected, and %d others, of %d", s.Name, s.Elected.Agents, s.Others.Agents, agents)
 		}
-		if s.Memory.Heap == 0 || s.Server == 0 || s.Elected.Received == 0 || s.Others.Sent == 0 {
+		if s.Memory.Heap == 0 || s.Server == 0 {
 			t.Errorf("%s: not all was measured: %+v", s.Name, s)
 		}
+		sent += s.Others.Sent // none in a phase as short as these is as well
+		received += s.Elected.Received
+	}
+	if sent == 0 || received == 0 {
+		t.Errorf("bytes were not measured: the elected agent received %d, and others sent %d", received, sent)
 	}
 	atLeast := func(phase string, k kind, of func(count) int, least int) {
 		t.Helper()
