@@ -1,6 +1,7 @@
 package cluster_test
 
 import (
+	"context"
 	"encoding/json"
 	"errors"
 	"io"
@@ -9,6 +10,8 @@ import (
 	"strings"
 	"syscall"
 	"testing"
+	"testing/synctest"
+	"time"
 
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
@@ -76,7 +79,6 @@ func TestAnswerDecidesWhatAWriteMeans(t *testing.T) {
 		"forbidden":        {respond(t, 403, metav1.StatusReasonForbidden, named), lease.ErrRefused, lease.ErrRefused},
 		"unauthorized":     {respond(t, 401, metav1.StatusReasonUnauthorized, nil), lease.ErrRefused, lease.ErrRefused},
 		"bad request":      {respond(t, 400, metav1.StatusReasonBadRequest, nil), lease.ErrRefused, lease.ErrRefused},
-		"too many":         {respond(t, 429, metav1.StatusReasonTooManyRequests, nil), lease.ErrRefused, lease.ErrRefused},
 		"too large":        {respond(t, 413, metav1.StatusReasonRequestEntityTooLarge, nil), lease.ErrRefused, lease.ErrRefused},
 		"method":           {respond(t, 405, metav1.StatusReasonMethodNotAllowed, nil), lease.ErrRefused, lease.ErrRefused},
 		"internal error":   {respond(t, 500, metav1.StatusReasonInternalError, nil), nil, nil},
@@ -99,6 +101,49 @@ func TestAnswerDecidesWhatAWriteMeans(t *testing.T) {
 		if *sent != 2 {
 			t.Errorf("%s: two writes were sent as %d requests", name, *sent)
 		}
+	}
+}
+
+// TestWriteWaitsWhileTheServerHasNoRoom has an API server that refuses a number
+// of writes for now, and then says that the object exists.
+func TestWriteWaitsWhileTheServerHasNoRoom(t *testing.T) {
+	busy := respond(t, 429, metav1.StatusReasonTooManyRequests, nil)
+	exists := respond(t, 409, metav1.StatusReasonAlreadyExists, nil)
+	for name, test := range map[string]struct {
+		refusals int
+		patience time.Duration
+		want     error
+	}{
+		"room in the end": {3, time.Minute, lease.ErrConflict},
+		"never room":      {1000, time.Hour, lease.ErrRefused},
+		"impatient":       {1000, 2 * time.Second, lease.ErrRefused},
+	} {
+		synctest.Test(t, func(t *testing.T) {
+			left, last := test.refusals, time.Now()
+			c, sent := answering(t, func() (*http.Response, error) {
+				if pause := time.Since(last); pause > 0 && pause < time.Second {
+					t.Errorf("%s: sent again after %s, Retry-After is a second", name, pause)
+				}
+				last = time.Now()
+				if left--; left >= 0 {
+					return busy()
+				}
+				return exists()
+			})
+			ctx, cancel := context.WithTimeout(t.Context(), test.patience)
+			defer cancel()
+			b, err := lease.NewBlock(netip.MustParsePrefix("10.6.168.96/28"))
+			if err != nil {
+				t.Fatal(err)
+			}
+			b.Claim(worker1(), 1)
+			begun := time.Now()
+			_, err = c.PutBlock(ctx, b)
+			check(t, name, err, test.want)
+			if took := time.Since(begun); took > time.Minute || *sent > 20 {
+				t.Errorf("%s: it took %d requests and %s", name, *sent, took)
+			}
+		})
 	}
 }
 

@@ -17,10 +17,11 @@
 //
 // # What an answer means
 //
-// Writes are sent once. client-go would send them again after a 5xx with
-// Retry-After, which an API server also answers when etcd was too slow to say
-// that it had stored them: the second would meet the first and report a
-// conflict, which the lease package takes for "never took effect".
+// Writes are sent once, and again only after a 429: then they have not been let
+// in. client-go would send them again after a 5xx with Retry-After too, which
+// an API server also answers when etcd was too slow to say that it had stored
+// them: the second would meet the first and report a conflict, which the lease
+// package takes for "never took effect".
 //
 // 404 counts as an answer about the object only when it names the object. The
 // same status without it comes from an API server that does not serve the
