@@ -7,6 +7,7 @@ import (
 	"time"
 
 	appsv1 "k8s.io/api/apps/v1"
+	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/client-go/tools/cache"
@@ -40,6 +41,7 @@ type watches struct {
 	blocks       watch.Informer[*v1alpha1.IPBlock]
 	endpoints    watch.Informer[*v2beta1.SpiderEndpoint]
 	statefulSets watch.Informer[*appsv1.StatefulSet]
+	nodes        watch.Informer[*corev1.Node]
 }
 
 func newWatches(c *Config) *watches {
@@ -55,6 +57,7 @@ func newWatches(c *Config) *watches {
 			Resync: interval, Indexers: cache.TypedIndexers[*v2beta1.SpiderEndpoint]{indexPool: poolsOf}}),
 		statefulSets: watch.New(c.Kubernetes.AppsV1().StatefulSets(metav1.NamespaceAll), &appsv1.StatefulSet{},
 			watch.Options[*appsv1.StatefulSet]{Resync: interval}),
+		nodes: newCache(c.Kubernetes.CoreV1().Nodes(), &corev1.Node{}, nil),
 	}
 }
 
@@ -65,6 +68,7 @@ func (w *watches) run(ctx context.Context) {
 	wg.Go(func() { w.blocks.RunWithContext(ctx) })
 	wg.Go(func() { w.endpoints.RunWithContext(ctx) })
 	wg.Go(func() { w.statefulSets.RunWithContext(ctx) })
+	wg.Go(func() { w.nodes.RunWithContext(ctx) })
 }
 
 // newCache returns the cache of a whole kind, or of what the client's

@@ -3,7 +3,6 @@ package elected
 import (
 	"context"
 	"log/slog"
-	"sync"
 	"time"
 
 	corev1 "k8s.io/api/core/v1"
@@ -30,7 +29,7 @@ type fence struct {
 func (d *Duties) fenceNodes(ctx context.Context, w *watches, log *slog.Logger) {
 	f := &fence{
 		blocks: w.blocks,
-		nodes:  newCache(d.config.Kubernetes.CoreV1().Nodes(), &corev1.Node{}, nil),
+		nodes:  w.nodes,
 		fencer: Fencer{
 			Cluster:  d.config.Cluster,
 			HoldDown: d.config.HoldDown,
@@ -41,9 +40,6 @@ func (d *Duties) fenceNodes(ctx context.Context, w *watches, log *slog.Logger) {
 		queue: newQueue[lease.Node]("fence"),
 		log:   log,
 	}
-	var wg sync.WaitGroup
-	defer wg.Wait()
-	wg.Go(func() { f.nodes.RunWithContext(ctx) })
 	if !watch.Synced(ctx, w.blocks, f.nodes) {
 		return
 	}

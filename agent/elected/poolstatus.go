@@ -30,11 +30,14 @@ const (
 	// thousand pods starting at once cost a handful of writes.
 	gathering    = 50 * time.Millisecond
 	statusPeriod = time.Second
-	// listedPeriod is the length of status.allocatedIPs that a second's write is
-	// worth, and listedAtMost bounds the time between two writes: each goes to
-	// the agents of all nodes, who read of it the conditions and the counts.
-	listedPeriod = 16 << 10
-	listedAtMost = 30 * time.Second
+	// toldBytes is what one pool's status may cost in a second, in bytes of
+	// status.allocatedIPs to the agents of all nodes, which read the conditions
+	// and the counts beside it; and toldAtMost bounds the time between two
+	// writes. So the cost does not grow with the nodes, but the age of what
+	// people see does: with a thousand nodes and three thousand pods in one
+	// pool it is a minute.
+	toldBytes  = 4 << 20
+	toldAtMost = 5 * time.Minute
 	// allocatedLimit is the greatest length of status.allocatedIPs in bytes.
 	// An API server refuses objects above one and a half MiB, and a pool that
 	// cannot be written would show old counts for good; so a pool of some
@@ -108,7 +111,7 @@ func (d *Duties) keepPoolStatus(ctx context.Context, w *watches, log *slog.Logge
 	defer wg.Wait()
 	wg.Go(func() { s.pools.RunWithContext(ctx) })
 	wg.Go(func() { s.reserved.RunWithContext(ctx) })
-	if !watch.Synced(ctx, w.blocks, w.endpoints, s.pools, s.reserved) {
+	if !watch.Synced(ctx, w.blocks, w.endpoints, w.nodes, s.pools, s.reserved) {
 		return
 	}
 	if err := s.watch(); err != nil {
@@ -228,8 +231,9 @@ func (s *poolStatus) write(ctx context.Context, pool *v2beta1.SpiderIPPool) erro
 	if equality.Semantic.DeepEqual(pool.Status, next.Status) {
 		return nil
 	}
+	agents := len(s.nodes.GetStore().ListKeys())
 	s.mu.Lock()
-	rest := restOf(&pool.Status, &next.Status) - time.Since(s.wrote[pool.Name])
+	rest := restOf(&pool.Status, &next.Status, agents) - time.Since(s.wrote[pool.Name])
 	s.mu.Unlock()
 	if rest > 0 {
 		s.queue.AddAfter(pool.Name, rest)
@@ -246,8 +250,8 @@ func (s *poolStatus) write(ctx context.Context, pool *v2beta1.SpiderIPPool) erro
 
 // restOf returns how long after the last write of a pool's status another one
 // is due: at once for a condition, which agents go by, and the later the longer
-// the list is that goes with the counts.
-func restOf(was, is *v2beta1.IPPoolStatus) time.Duration {
+// the list is that goes with the counts, and the more agents it goes to.
+func restOf(was, is *v2beta1.IPPoolStatus, agents int) time.Duration {
 	if !equality.Semantic.DeepEqual(was.Conditions, is.Conditions) {
 		return 0
 	}
@@ -257,7 +261,8 @@ func restOf(was, is *v2beta1.IPPoolStatus) time.Duration {
 			length = max(length, len(*list))
 		}
 	}
-	return min(time.Duration(length/listedPeriod)*statusPeriod, listedAtMost)
+	seconds := float64(length) * float64(agents) / toldBytes
+	return min(time.Duration(seconds*float64(time.Second)), toldAtMost)
 }
 
 // count sets the status of a pool from the caches.

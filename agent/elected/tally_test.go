@@ -176,21 +176,26 @@ func TestStatusWithALongListIsWrittenRarelyButForItsConditions(t *testing.T) {
 		list := strings.Repeat("x", bytes)
 		return &v2beta1.IPPoolStatus{AllocatedIPs: &list, Conditions: []metav1.Condition{{Type: v2beta1.ConditionScarce, Status: scarce}}}
 	}
-	const no, yes = metav1.ConditionFalse, metav1.ConditionTrue
+	const (
+		no, yes = metav1.ConditionFalse, metav1.ConditionTrue
+		long    = allocatedLimit / 2
+	)
 	for name, test := range map[string]struct {
 		was, is *v2beta1.IPPoolStatus
+		agents  int
 		want    time.Duration
 	}{
-		"first":              {&v2beta1.IPPoolStatus{}, status(10*listedPeriod, no), 0},
-		"short":              {status(100, no), status(200, no), 0},
-		"long":               {status(100, no), status(10*listedPeriod, no), 10 * statusPeriod},
-		"was long":           {status(10*listedPeriod, no), status(100, no), 10 * statusPeriod},
-		"longest":            {status(allocatedLimit, no), status(allocatedLimit-1, no), listedAtMost},
-		"long, and scarce":   {status(10*listedPeriod, no), status(10*listedPeriod, yes), 0},
-		"long, and no more":  {status(10*listedPeriod, yes), status(10*listedPeriod, no), 0},
-		"too long to be one": {status(allocatedLimit, no), &v2beta1.IPPoolStatus{Conditions: status(0, no).Conditions}, listedAtMost},
+		"first":              {&v2beta1.IPPoolStatus{}, status(long, no), 1000, 0},
+		"short":              {status(0, no), status(0, no), 1000, 0},
+		"one agent":          {status(0, no), status(long, no), 1, time.Second / 8},
+		"long":               {status(0, no), status(long, no), 80, 10 * time.Second},
+		"was long":           {status(long, no), status(0, no), 80, 10 * time.Second},
+		"longest":            {status(allocatedLimit, no), status(allocatedLimit-1, no), 5000, toldAtMost},
+		"long, and scarce":   {status(long, no), status(long, yes), 80, 0},
+		"long, and no more":  {status(long, yes), status(long, no), 80, 0},
+		"too long to be one": {status(allocatedLimit, no), &v2beta1.IPPoolStatus{Conditions: status(0, no).Conditions}, 5000, toldAtMost},
 	} {
-		if got := restOf(test.was, test.is); got != test.want {
+		if got := restOf(test.was, test.is, test.agents); got != test.want {
 			t.Errorf("%s: written again after %s, want %s", name, got, test.want)
 		}
 	}
