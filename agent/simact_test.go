@@ -94,13 +94,12 @@ func (h *sim) actions() []simAction {
 
 // act begins something new.
 func (h *sim) act() {
-	actions := h.actions()
 	total := 0
-	for _, a := range actions {
+	for _, a := range h.acts {
 		total += a.weight * h.moods[a.name]
 	}
 	draw := h.random.IntN(total)
-	for _, a := range actions {
+	for _, a := range h.acts {
 		if draw -= a.weight * h.moods[a.name]; draw < 0 {
 			a.do()
 			return

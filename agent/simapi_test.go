@@ -12,6 +12,7 @@ import (
 
 	appsv1 "k8s.io/api/apps/v1"
 	corev1 "k8s.io/api/core/v1"
+	"k8s.io/apimachinery/pkg/api/equality"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/fields"
 	"k8s.io/apimachinery/pkg/labels"
@@ -38,21 +39,27 @@ type simAPI struct {
 	mu      sync.Mutex
 	version uint64
 	uids    int
+	kinds   map[string]simKind              // by resource
 	objects map[string]map[string]simObject // by resource and key
-	changes []simChange
+	changes map[string][]simChange          // by resource
+	// texts has what answers say of objects that were asked for.
+	texts map[simObject]json.RawMessage
 }
 
 // simChange is one change of one object.
 type simChange struct {
-	version       uint64
-	resource, key string
+	version uint64
+	key     string
 	// is is nil for an object that is gone.
 	is simObject
 }
 
 func newSimAPI() *simAPI {
-	api := &simAPI{objects: map[string]map[string]simObject{}}
-	for resource := range simKinds() {
+	api := &simAPI{
+		kinds: simKinds(), objects: map[string]map[string]simObject{}, changes: map[string][]simChange{},
+		texts: map[simObject]json.RawMessage{},
+	}
+	for resource := range api.kinds {
 		api.objects[resource] = map[string]simObject{}
 	}
 	return api
@@ -96,7 +103,7 @@ func (api *simAPI) put(resource string, o simObject) simObject {
 // store is put for one who holds the lock.
 func (api *simAPI) store(resource string, o simObject) simObject {
 	o = o.DeepCopyObject().(simObject)
-	k := simKinds()[resource]
+	k := api.kinds[resource]
 	gv, kind := strings.Split(k.apiVersion, "/"), k.kind
 	gvk := o.GetObjectKind().GroupVersionKind()
 	gvk.Version, gvk.Kind = gv[len(gv)-1], kind
@@ -111,8 +118,21 @@ func (api *simAPI) store(resource string, o simObject) simObject {
 		o.SetUID(types.UID(fmt.Sprintf("uid-%d", api.uids)))
 	}
 	api.objects[resource][keyOf(o)] = o
-	api.changes = append(api.changes, simChange{api.version, resource, keyOf(o), o})
+	api.changes[resource] = append(api.changes[resource], simChange{api.version, keyOf(o), o})
 	return o
+}
+
+// text is the object as answers have it.
+func (api *simAPI) text(o simObject) json.RawMessage {
+	text, ok := api.texts[o]
+	if !ok {
+		var err error
+		if text, err = json.Marshal(o); err != nil {
+			panic(err)
+		}
+		api.texts[o] = text
+	}
+	return text
 }
 
 // remove deletes an object. Deleting what is not there is no error.
@@ -128,7 +148,7 @@ func (api *simAPI) drop(resource, key string) {
 	}
 	delete(api.objects[resource], key)
 	api.version++
-	api.changes = append(api.changes, simChange{api.version, resource, key, nil})
+	api.changes[resource] = append(api.changes[resource], simChange{api.version, key, nil})
 }
 
 // touch changes nothing of an object but its version, as somebody's label
@@ -141,12 +161,13 @@ func (api *simAPI) touch(resource, key string) {
 	}
 }
 
-// since returns what changed after a version.
-func (api *simAPI) since(version uint64) []simChange {
+// since returns what changed of a resource after a version.
+func (api *simAPI) since(resource string, version uint64) []simChange {
 	api.mu.Lock()
 	defer api.mu.Unlock()
-	from, _ := slices.BinarySearchFunc(api.changes, version+1, func(c simChange, v uint64) int { return int(c.version) - int(v) })
-	return slices.Clone(api.changes[from:])
+	all := api.changes[resource]
+	from, _ := slices.BinarySearchFunc(all, version+1, func(c simChange, v uint64) int { return int(c.version) - int(v) })
+	return all[from:len(all):len(all)]
 }
 
 // now returns the version of the last change.
@@ -221,7 +242,7 @@ func (api *simAPI) do(q simRequest) (int, any) {
 	case !found:
 		return simStatus(http.StatusNotFound, metav1.StatusReasonNotFound, q)
 	case q.method == http.MethodGet:
-		return http.StatusOK, was
+		return http.StatusOK, api.text(was)
 	case q.method == http.MethodPatch:
 		return api.patch(q, was)
 	case q.method == http.MethodDelete:
@@ -249,7 +270,7 @@ func (api *simAPI) list(q simRequest) any {
 	if err != nil {
 		panic(err)
 	}
-	items := []simObject{}
+	items := []json.RawMessage{}
 	for _, key := range slices.Sorted(maps.Keys(api.objects[q.resource])) {
 		o := api.objects[q.resource][key]
 		of := fields.Set{metav1.ObjectNameField: o.GetName()}
@@ -257,10 +278,10 @@ func (api *simAPI) list(q simRequest) any {
 			of["spec.nodeName"] = pod.Spec.NodeName
 		}
 		if byLabel.Matches(labels.Set(o.GetLabels())) && byField.Matches(of) {
-			items = append(items, o)
+			items = append(items, api.text(o))
 		}
 	}
-	k := simKinds()[q.resource]
+	k := api.kinds[q.resource]
 	return map[string]any{
 		"apiVersion": k.apiVersion, "kind": k.kind + "List",
 		"metadata": map[string]string{"resourceVersion": fmt.Sprint(api.version)}, "items": items,
@@ -268,7 +289,7 @@ func (api *simAPI) list(q simRequest) any {
 }
 
 func (api *simAPI) create(q simRequest) (int, any) {
-	o := simKinds()[q.resource].make()
+	o := api.kinds[q.resource].make()
 	if err := json.Unmarshal(q.body, o); err != nil {
 		panic(fmt.Errorf("create: %w: %s", err, q.body))
 	}
@@ -276,31 +297,27 @@ func (api *simAPI) create(q simRequest) (int, any) {
 	if _, exists := api.objects[q.resource][q.key]; exists {
 		return simStatus(http.StatusConflict, metav1.StatusReasonAlreadyExists, q)
 	}
-	return http.StatusCreated, api.store(q.resource, o)
+	return http.StatusCreated, api.text(api.store(q.resource, o))
 }
 
 // patch applies a merge patch (RFC 7396) if its version stands. A patch that
 // changes nothing leaves the version as it is, as an API server does.
 func (api *simAPI) patch(q simRequest, was simObject) (int, any) {
-	before, err := json.Marshal(was)
-	if err != nil {
-		panic(err)
-	}
-	after, err := jsonpatch.MergePatch(before, q.body)
+	after, err := jsonpatch.MergePatch(api.text(was), q.body)
 	if err != nil {
 		panic(fmt.Errorf("patch: %w: %s", err, q.body))
 	}
-	is := simKinds()[q.resource].make()
+	is := api.kinds[q.resource].make()
 	if err := json.Unmarshal(after, is); err != nil {
 		panic(fmt.Errorf("patch: %w: %s", err, after))
 	}
 	if is.GetResourceVersion() != was.GetResourceVersion() {
 		return simStatus(http.StatusConflict, metav1.StatusReasonConflict, q)
 	}
-	if jsonpatch.Equal(before, after) {
-		return http.StatusOK, was
+	if equality.Semantic.DeepEqual(was, is) {
+		return http.StatusOK, api.text(was)
 	}
-	return http.StatusOK, api.store(q.resource, is)
+	return http.StatusOK, api.text(api.store(q.resource, is))
 }
 
 func (api *simAPI) delete(q simRequest, was simObject) (int, any) {

@@ -4,8 +4,10 @@ import (
 	"cmp"
 	"fmt"
 	"maps"
+	"math"
 	"net/netip"
 	"slices"
+	"strings"
 	"time"
 
 	"github.com/anishathalye/porcupine"
@@ -316,7 +318,7 @@ func (h *sim) agents() {
 
 func (h *sim) electedOnes(e *simElected) {
 	h.glance(e)
-	e.nodes.hear(h.api, len(h.api.changes))
+	e.nodes.hear(h.api, math.MaxInt)
 	h.glance(e)
 	h.fence(e)
 	h.drain()
@@ -341,7 +343,7 @@ func (h *sim) allOf(n *simNode) {
 		return
 	}
 	for _, w := range n.agent.watchers {
-		w.hear(h.api, len(h.api.changes))
+		w.hear(h.api, math.MaxInt)
 		h.notify(n, w)
 		h.drain()
 	}
@@ -361,8 +363,10 @@ func (h *sim) allOf(n *simNode) {
 // have room.
 func (h *sim) serve() {
 	// An address that a DEL gave back cools down, is seen free, rests, is
-	// yielded, and is heard of: a round each.
-	for range 8 {
+	// yielded, and is heard of: a round each. Where two have changed nothing,
+	// no other will.
+	var held string
+	for round, still := 0, 0; round < 8 && still < 2; round++ {
 		h.sendDels()
 		h.lookAfterPods()
 		if len(h.waiting()) == 0 {
@@ -370,10 +374,28 @@ func (h *sim) serve() {
 		}
 		h.round()
 		h.pause(30 * time.Second)
+		still++
+		if now := h.held(); now != held {
+			held, still = now, 0
+		}
 	}
 	for _, p := range h.waiting() {
 		h.hungry(p)
 	}
+}
+
+// held is who holds which address, by blocks and journals.
+func (h *sim) held() string {
+	var s strings.Builder
+	for _, b := range h.storedBlocks() {
+		fmt.Fprintln(&s, b.Leases, b.Pins)
+	}
+	for _, n := range h.nodes {
+		for _, e := range n.disk.Entries() {
+			fmt.Fprintln(&s, e.Addr, e.State, e.Pod)
+		}
+	}
+	return s.String()
 }
 
 func (h *sim) sendDels() {

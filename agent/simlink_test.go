@@ -203,9 +203,12 @@ func simRefusal(code int32, reason metav1.StatusReason, q simRequest) *http.Resp
 }
 
 func simResponse(status int, body any) *http.Response {
-	text, err := json.Marshal(body)
-	if err != nil {
-		panic(err)
+	text, ok := body.(json.RawMessage)
+	if !ok {
+		var err error
+		if text, err = json.Marshal(body); err != nil {
+			panic(err)
+		}
 	}
 	return &http.Response{
 		StatusCode: status, Status: fmt.Sprint(status, " ", http.StatusText(status)),

@@ -120,23 +120,12 @@ func (c *simCache[T]) AddTypedEventHandler(h cache.TypedResourceEventHandler[T],
 func (c *simCache[T]) name() string { return c.resource }
 
 func (c *simCache[T]) behind(api *simAPI) int {
-	n := 0
-	for _, change := range api.since(c.seen) {
-		if change.resource == c.resource {
-			n++
-		}
-	}
-	return n
+	return len(api.since(c.resource, c.seen))
 }
 
 func (c *simCache[T]) hear(api *simAPI, n int) {
-	for _, change := range api.since(c.seen) {
-		if change.resource != c.resource {
-			continue
-		}
-		if n--; n < 0 {
-			return
-		}
+	changes := api.since(c.resource, c.seen)
+	for _, change := range changes[:min(n, len(changes))] {
 		c.seen = change.version
 		is, _ := change.is.(T)
 		c.see(change.key, is, change.is != nil)
@@ -153,9 +142,9 @@ func (c *simCache[T]) relist(api *simAPI) {
 
 func (c *simCache[T]) begin(api *simAPI, version uint64) {
 	then := map[string]T{}
-	for _, change := range api.since(0) {
+	for _, change := range api.since(c.resource, 0) {
 		switch {
-		case change.version > version || change.resource != c.resource:
+		case change.version > version:
 		case change.is == nil:
 			delete(then, change.key)
 		default:
