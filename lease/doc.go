@@ -198,8 +198,9 @@
 // # What runs at once
 //
 // Calls for one identity (or, of other pods, for one name and interface) take
-// turns, [Lessee.Tidy] included; all others run side by side. [Lessee.Release]
-// waits for nobody. An address about which a call is making up its mind is busy
+// turns, [Lessee.Tidy] included, and so do those that take over addresses of one
+// block; all others run side by side (turns.go). [Lessee.Release] waits for
+// nobody. An address about which a call is making up its mind is busy
 // and is neither picked nor released nor freed meanwhile. Changes of one block
 // that wait for each other go into one update (amend.go), pods that wait for
 // the same pools share one claim (claim.go), and calls that wait for the disk

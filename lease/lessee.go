@@ -59,7 +59,9 @@ type Lessee struct {
 	pointers map[string]Endpoint
 
 	queues map[netip.Prefix][]*amendment
-	turns  map[Identity]chan struct{}
+	// turns are for an interface of a pod name, takeOvers for a block.
+	turns     turns[Identity]
+	takeOvers turns[netip.Prefix]
 	// yields holds one token while a call of finishYields runs.
 	yields chan struct{}
 	claims map[claimKey]*claimCall
@@ -96,7 +98,6 @@ func New(c Config) (*Lessee, error) {
 		freedNow: make(chan struct{}),
 		pointers: map[string]Endpoint{},
 		queues:   map[netip.Prefix][]*amendment{},
-		turns:    map[Identity]chan struct{}{},
 		yields:   make(chan struct{}, 1),
 		claims:   map[claimKey]*claimCall{},
 	}
@@ -305,31 +306,14 @@ func (l *Lessee) recalled(r *Request) (got []Entry) {
 // takeTurn waits until nothing else is under way for an interface of a pod
 // name, whichever pod bears it. The one whose turn it is calls done.
 func (l *Lessee) takeTurn(ctx context.Context, id Identity) (done func(), err error) {
-	for {
-		// A runtime that has given up may have sent its DEL already.
-		if err := ctx.Err(); err != nil {
-			return nil, fmt.Errorf("nobody waits for the addresses of %s any more: %w", id, err)
-		}
-		l.mu.Lock()
-		other, busy := l.turns[id]
-		if !busy {
-			mine := make(chan struct{})
-			l.turns[id] = mine
-			l.mu.Unlock()
-			return func() {
-				l.mu.Lock()
-				delete(l.turns, id)
-				l.mu.Unlock()
-				close(mine)
-			}, nil
-		}
-		l.mu.Unlock()
-		select {
-		case <-other:
-		case <-ctx.Done():
-			return nil, fmt.Errorf("an earlier request for %s is still under way: %w", id, ctx.Err())
-		}
+	// A runtime that has given up may have sent its DEL already.
+	if err := ctx.Err(); err != nil {
+		return nil, fmt.Errorf("nobody waits for the addresses of %s any more: %w", id, err)
 	}
+	if done, err = l.turns.take(ctx, id); err != nil {
+		return nil, fmt.Errorf("an earlier request for %s is still under way: %w", id, err)
+	}
+	return done, nil
 }
 
 // known returns what the journal has for the owner, marked busy lest a late

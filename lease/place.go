@@ -274,9 +274,16 @@ func (l *Lessee) endpoint(ctx context.Context, r *Request) (Endpoint, error) {
 }
 
 // follow makes the pinned address a this node's and marks it busy, and
-// reports whether it is the identity's at all.
+// reports whether it is the identity's at all. Pods that come to this node
+// together often come from one block: they take over one after the other, for
+// each update would defeat the others.
 func (l *Lessee) follow(ctx context.Context, r *Request, a *EndpointAddress) (bool, error) {
 	id, addr := r.identity(), a.Addr
+	done, err := l.takeOvers.take(ctx, BlockOf(addr))
+	if err != nil {
+		return false, fmt.Errorf("other pods' addresses in block %s are still being taken over: %w", Name(BlockOf(addr)), err)
+	}
+	defer done()
 	var lost error
 	for range placeAttempts {
 		b, err := l.read(ctx, BlockOf(addr))

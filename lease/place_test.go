@@ -2,6 +2,8 @@ package lease_test
 
 import (
 	"errors"
+	"fmt"
+	"maps"
 	"net/netip"
 	"slices"
 	"strings"
@@ -89,6 +91,34 @@ func TestMovedPodCostsThreeReadsOneWrite(t *testing.T) {
 		a.tidy()
 		if entries := a.Entries(); len(entries) != 0 {
 			w.Fatalf("the old node keeps %v", entries)
+		}
+	})
+}
+
+// Pods that move together from one block do not defeat each other's updates.
+func TestPodsThatMoveTogetherCostNoMoreThanOneByOne(t *testing.T) {
+	history(t, func(w *world) {
+		a, b := w.node("a"), w.node("b")
+		p := pool("p", 0, "10.0.0.0-10.0.0.15")
+		var moved []pod
+		for i := range 4 {
+			moved = append(moved, w.recreate(a.add(w.member(fmt.Sprintf("web-%d", i), a), p), a, b))
+		}
+		read := holdReads(w)
+		before := len(w.cluster.Calls())
+		var preparing sync.WaitGroup
+		for _, m := range moved {
+			preparing.Go(func() { b.prepare(m, p) })
+		}
+		w.settle()
+		close(read)
+		preparing.Wait()
+		cost := map[string]int{}
+		for _, c := range w.cluster.Calls()[before:] {
+			cost[c.Method]++
+		}
+		if want := map[string]int{"Endpoint": 4, "Block": 4, "PodAt": 4, "PutBlock": 4}; !maps.Equal(cost, want) {
+			w.Errorf("cost %v, want %v", cost, want)
 		}
 	})
 }
