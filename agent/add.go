@@ -131,6 +131,7 @@ func withReasons(err error, chosen selection.Selection) error {
 // what other nodes give back.
 func (a *Agent) acquire(ctx context.Context, r lease.Request) ([]lease.Entry, error) {
 	defer a.pools.wait(r.Families)()
+	a.pools.met(r.Owner.PodUID)
 	pauses := backoff.NewExponentialBackOff(backoff.WithInitialInterval(exhaustedPause),
 		backoff.WithMaxInterval(exhaustedPause), backoff.WithMaxElapsedTime(exhaustedWait))
 	waits := false

@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"log/slog"
+	"slices"
 	"time"
 
 	cnitypes "github.com/containernetworking/cni/pkg/types"
@@ -16,6 +17,7 @@ import (
 
 	"github.com/holdfast-ipam/holdfast/agent/watch"
 	"github.com/holdfast-ipam/holdfast/cni"
+	"github.com/holdfast-ipam/holdfast/lease"
 )
 
 const (
@@ -134,6 +136,9 @@ func (p *pods) live() (pods map[string]*corev1.Pod, ok bool) {
 func (a *Agent) watchPods(ctx context.Context) error {
 	return a.pods.informer.On(
 		func(was, pod *corev1.Pod) {
+			if !awaitsAddress(pod) {
+				a.pools.met(uidOf(pod))
+			}
 			switch {
 			case was == nil && awaitsAddress(pod):
 				a.preparing.Go(func() { a.prepare(ctx, pod) })
@@ -142,6 +147,7 @@ func (a *Agent) watchPods(ctx context.Context) error {
 			}
 		},
 		func(pod *corev1.Pod) {
+			a.pools.met(uidOf(pod))
 			a.lessee.Forget(uidOf(pod))
 			a.leaks.gone(pod)
 			if b := a.bearing(pod); b.kind != "" {
@@ -152,7 +158,7 @@ func (a *Agent) watchPods(ctx context.Context) error {
 
 // awaitsAddress reports whether an ADD of the pod may be about to come.
 func awaitsAddress(pod *corev1.Pod) bool {
-	return !pod.Spec.HostNetwork && pod.DeletionTimestamp == nil && pod.Status.PodIP == ""
+	return !pod.Spec.HostNetwork && pod.DeletionTimestamp == nil && pod.Status.PodIP == "" && !inLastPhase(pod)
 }
 
 // prepare does what an ADD of the pod's first interface would otherwise wait
@@ -176,12 +182,28 @@ func (a *Agent) prepare(ctx context.Context, pod *corev1.Pod) {
 	if r.Families, err = a.pools.families(chosen); err != nil {
 		return
 	}
-	a.upkeep.supply(r.Families)
-	if !r.Sticky {
+	if r.Sticky {
+		a.upkeep.supply(r.Families)
+		if err := a.lessee.Prepare(withCause(ctx, "prepare"), r); err != nil {
+			a.log.LogAttrs(ctx, slog.LevelInfo, "prepare ahead of ADD", slog.String("outcome", "error"),
+				slog.String("pod", pod.Namespace+"/"+pod.Name), slog.Any("err", err))
+			return
+		}
+	}
+	a.expect(pod, r)
+}
+
+// expect has an address at hand for a pod that has none and is about to ask for
+// one. What the watch tells of the pod meanwhile is told before or after: either
+// it shows here, or the pod is [pools.met] then.
+func (a *Agent) expect(pod *corev1.Pod, r lease.Request) {
+	uid := r.Owner.PodUID
+	if slices.ContainsFunc(a.lessee.Entries(), func(e lease.Entry) bool { return e.Owner == r.Owner }) {
 		return
 	}
-	if err := a.lessee.Prepare(withCause(ctx, "prepare"), r); err != nil {
-		a.log.LogAttrs(ctx, slog.LevelInfo, "prepare ahead of ADD", slog.String("outcome", "error"),
-			slog.String("pod", pod.Namespace+"/"+pod.Name), slog.Any("err", err))
+	a.pools.expect(uid, r.Families)
+	if now, ok := a.pods.cached(pod.Namespace, pod.Name); !ok || uidOf(now) != uid || !awaitsAddress(now) {
+		a.pools.met(uid)
 	}
+	a.upkeep.supply(r.Families)
 }

@@ -33,6 +33,10 @@ const (
 	// kept of it ahead of need: an address that one node gives back and another
 	// takes makes it look rich for a moment.
 	tightFor = 30 * time.Second
+	// expectFor is for how long a pod that was bound to this node is expected to
+	// ask for an address. A kubelet's runtime asks within seconds, unless
+	// something else keeps the pod, such as a volume.
+	expectFor = 30 * time.Second
 )
 
 // pools are the pools and reserved addresses, by watches, as the protocol
@@ -52,6 +56,14 @@ type pools struct {
 	used    map[string]time.Time
 	none    map[string]time.Time
 	waiting map[string]int
+	// expected are the pods, by UID, that are about to ask.
+	expected map[string]expectation
+}
+
+// expectation is what a pod is about to ask for, and since when.
+type expectation struct {
+	pools []string
+	since time.Time
 }
 
 // parsedPool is the addresses of a pool without those excluded and reserved.
@@ -70,6 +82,7 @@ func newPools(clients *crds.Clients, now func() time.Time) *pools {
 		used:     map[string]time.Time{},
 		none:     map[string]time.Time{},
 		waiting:  map[string]int{},
+		expected: map[string]expectation{},
 	}
 }
 
@@ -292,11 +305,56 @@ func (p *pools) tight(name string) bool {
 	return ok && p.now().Sub(none) < tightFor
 }
 
-// waitingFor returns how many pods of this node ask for an address of the pool.
+// waitingFor returns how many pods of this node ask for an address of the pool,
+// or are about to.
 func (p *pools) waitingFor(pool string) int {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	return p.waiting[pool]
+	return p.waiting[pool] + p.expecting(pool)
+}
+
+// expect notes that a pod is about to ask for an address of each family, and
+// gets it from the first pool that is not known to be used out.
+func (p *pools) expect(podUID string, families [][]lease.Pool) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	e := expectation{since: p.now()}
+	for _, family := range families {
+		if i := slices.IndexFunc(family, func(pool lease.Pool) bool { return !pool.LeasedOut }); i >= 0 {
+			e.pools = append(e.pools, family[i].Name)
+		}
+	}
+	p.expected[podUID] = e
+}
+
+// met notes that a pod has asked, or never will.
+func (p *pools) met(podUID string) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	delete(p.expected, podUID)
+}
+
+// expecting returns how many pods are about to ask for an address of the pool.
+// The caller holds p.mu.
+func (p *pools) expecting(pool string) (n int) {
+	for _, e := range p.expected {
+		if p.now().Sub(e.since) < expectFor && slices.Contains(e.pools, pool) {
+			n++
+		}
+	}
+	return n
+}
+
+// reserve returns how many addresses of a pool are to be at hand on this node:
+// half of what a claim takes ahead of need, and one for each pod that is about to
+// ask. There is no reserve of a pool of which nothing is to be taken ahead.
+func (p *pools) reserve(pool lease.Pool) int {
+	if pool.Plenty == 0 {
+		return 0
+	}
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return pool.Plenty/2 + p.expecting(pool.Name)
 }
 
 // plenty returns how many addresses of the pool this node may take ahead of

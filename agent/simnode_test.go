@@ -190,6 +190,7 @@ func (h *sim) connect(n *simNode, a *simAgent) {
 	a.pools = &pools{
 		informer: ippools.informer(), reserved: reserved.informer(), now: a.now,
 		parsed: map[string]parsedPool{}, used: map[string]time.Time{}, none: map[string]time.Time{}, waiting: map[string]int{},
+		expected: map[string]expectation{},
 	}
 	a.namespaces = &namespaces{informer: spaces.informer()}
 	ends := newSimCache("spiderendpoints", func(e *v2beta1.SpiderEndpoint) bool { return e.Status.Current.Node == n.name })

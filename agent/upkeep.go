@@ -23,7 +23,9 @@ const (
 	idleBefore = 2 * time.Second
 	// aheadProbes is how many blocks a claim ahead of need looks at.
 	aheadProbes = 4
-	// keepShare: leases are kept up to this many times what a claim takes.
+	// keepShare: leases are kept up to this many times what a claim takes, and
+	// one for each pod that waits. It is more than a reserve ([pools.reserve]), or
+	// what was claimed for that would be yielded and claimed again.
 	keepShare = 2
 )
 
@@ -72,30 +74,57 @@ func (u *upkeep) round(ctx context.Context) error {
 	l := u.agent.lessee
 	err := l.Tidy(ctx)
 	recent := u.agent.pools.recent()
+	for _, p := range recent { // first what a pod may come to wait for
+		err = errors.Join(err, u.stock(ctx, p))
+	}
 	free := l.Free()
 	u.age(free)
-	for _, p := range recent { // first what a pod may come to wait for
-		if !runsLow(p, free) {
-			continue
-		}
-		claimed := l.ClaimAhead(ctx, p, aheadProbes)
-		if claimed != nil && !errors.Is(claimed, lease.ErrSearching) {
-			err = errors.Join(err, claimed)
-		}
-	}
 	if surplus := surplus(free, recent, u.agent.pools.waitingFor, u.restless); len(surplus) > 0 {
 		err = errors.Join(err, l.Yield(ctx, surplus))
 	}
 	return err
 }
 
+// stock claims addresses of a pool until its reserve is at hand, or no claim gets
+// any more.
+func (u *upkeep) stock(ctx context.Context, p lease.Pool) error {
+	lacks := u.lacks(p, u.agent.lessee.Free())
+	for lacks > 0 {
+		more := p
+		more.Plenty = max(p.Plenty, lacks)
+		err := u.agent.lessee.ClaimAhead(ctx, more, aheadProbes)
+		if errors.Is(err, lease.ErrSearching) {
+			return nil
+		}
+		if err != nil {
+			return err
+		}
+		before := lacks
+		if lacks = u.lacks(p, u.agent.lessee.Free()); lacks >= before {
+			return nil
+		}
+	}
+	return nil
+}
+
 // supply asks for a round if a pool runs low on this node.
 func (u *upkeep) supply(families [][]lease.Pool) {
 	free := u.agent.lessee.Free()
-	low := func(p lease.Pool) bool { return runsLow(p, free) }
+	low := func(p lease.Pool) bool { return u.lacks(p, free) > 0 }
 	if slices.ContainsFunc(slices.Concat(families...), low) {
 		u.kick()
 	}
+}
+
+// lacks returns how many addresses of a pool's reserve are not at hand.
+func (u *upkeep) lacks(p lease.Pool, free []netip.Addr) int {
+	lacks := u.agent.pools.reserve(p)
+	for _, addr := range free {
+		if lacks > 0 && p.Ranges.Contains(addr) {
+			lacks--
+		}
+	}
+	return lacks
 }
 
 // age notes since when addresses are free.
@@ -145,7 +174,7 @@ func use(addr netip.Addr, recent []lease.Pool, kept []int, waiting func(pool str
 		if wanted < 0 && kept[i] < waiting(p.Name) {
 			wanted = i
 		}
-		if keeper < 0 && kept[i] < keepShare*p.Plenty {
+		if keeper < 0 && kept[i] < keepShare*p.Plenty+waiting(p.Name) {
 			keeper = i
 		}
 	}
@@ -160,17 +189,6 @@ func use(addr netip.Addr, recent []lease.Pool, kept []int, waiting func(pool str
 	}
 	kept[keeper]++
 	return true, scarce
-}
-
-// runsLow reports whether a rich pool has less than half a claim in reserve.
-func runsLow(p lease.Pool, free []netip.Addr) bool {
-	n := 0
-	for _, addr := range free {
-		if p.Ranges.Contains(addr) {
-			n++
-		}
-	}
-	return n < p.Plenty/2
 }
 
 // pause returns the time until the next round: soon while time alone makes

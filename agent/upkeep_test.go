@@ -74,6 +74,7 @@ func TestSurplusIsWhatNobodyHereHasUseFor(t *testing.T) {
 		{"not of a scarce pool, though", []lease.Pool{used}, nil, addrs("10.0.0.1", "10.0.0.2"), addrs("10.0.0.2", "10.0.0.3", "10.9.0.1")},
 		{"a scarce pool keeps what pods wait for", []lease.Pool{scarce}, map[string]int{scarce.Name: 2}, nil, addrs("10.0.0.3", "10.9.0.1")},
 		{"a rich pool keeps what pods wait for, beyond its two claims", []lease.Pool{rich}, map[string]int{rich.Name: 3}, nil, addrs("10.9.0.1")},
+		{"a rich pool keeps two claims beside what a pod waits for", []lease.Pool{rich}, map[string]int{rich.Name: 1}, nil, addrs("10.9.0.1")},
 		{"what pods wait for is kept where a scarce pool overlaps theirs", []lease.Pool{rich, other}, map[string]int{rich.Name: 1}, nil, addrs("10.0.0.2", "10.0.0.3", "10.9.0.1")},
 		{"a scarce pool keeps nothing, where a rich one overlaps it", []lease.Pool{rich, scarce}, nil, nil, free},
 		{"an address counts for one pool only", []lease.Pool{rich, rich}, nil, nil, addrs("10.9.0.1")},
@@ -87,11 +88,21 @@ func TestSurplusIsWhatNobodyHereHasUseFor(t *testing.T) {
 	}
 }
 
-func TestRichPoolRunsLowBelowHalfAClaim(t *testing.T) {
+func TestReserveIsHalfAClaimAndOneForEachPodThatIsExpected(t *testing.T) {
+	u := &upkeep{agent: &Agent{pools: &pools{now: time.Now, expected: map[string]expectation{}}}}
 	free := addrs("10.0.0.1", "10.9.0.1", "10.9.0.2")
-	for plenty, want := range map[int]bool{0: false, 1: false, 3: false, 4: true, 16: true} {
-		if got := runsLow(pool(t, plenty, "10.0.0.0-10.0.0.9"), free); got != want {
-			t.Errorf("with claims of %d and one address free, low is %t, want %t", plenty, got, want)
+	lacks := func(plenty int) int { return u.lacks(pool(t, plenty, "10.0.0.0-10.0.0.9"), free) }
+	for plenty, want := range map[int]int{0: 0, 1: 0, 3: 0, 4: 1, 16: 7} {
+		if got := lacks(plenty); got != want {
+			t.Errorf("with claims of %d and one address free, %d are lacking, want %d", plenty, got, want)
+		}
+	}
+	for _, uid := range []string{"a", "b", "c"} {
+		u.agent.pools.expect(uid, [][]lease.Pool{{pool(t, 1, "10.0.0.0-10.0.0.9")}})
+	}
+	for plenty, want := range map[int]int{0: 0, 1: 2, 16: 10} {
+		if got := lacks(plenty); got != want {
+			t.Errorf("with claims of %d, one address free and three pods expected, %d are lacking, want %d", plenty, got, want)
 		}
 	}
 }
