@@ -49,7 +49,11 @@ func Run(dir string) error {
 			return err
 		}
 	}
-	return drawRequests(compared(groups), filepath.Join(dir, "requests.svg"))
+	beside := compared(groups)
+	if len(beside) == 0 {
+		return nil // one system was measured
+	}
+	return drawRequests(beside, filepath.Join(dir, "requests.svg"))
 }
 
 // fileName makes a title a part of a file's name.

@@ -6,6 +6,7 @@ import (
 	"io"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 )
@@ -22,12 +23,7 @@ func TestPicturesAreDrawnOfWhatWasMeasured(t *testing.T) {
 	if err := Run(dir); err == nil || !strings.Contains(err.Error(), "make bench") {
 		t.Errorf("without figures: %v", err)
 	}
-	if err := os.WriteFile(filepath.Join(dir, "bench.json"), []byte(figures), 0o600); err != nil {
-		t.Fatal(err)
-	}
-	if err := Run(dir); err != nil {
-		t.Fatal(err)
-	}
+	draw(t, dir, figures)
 	for _, name := range []string{"latency-plenty-1-at-a-time.svg", "requests.svg"} {
 		if text := words(t, filepath.Join(dir, name)); !strings.Contains(text, "whereabouts") || !strings.Contains(text, "holdfast") {
 			t.Errorf("%s tells %q, and neither system", name, text)
@@ -35,6 +31,26 @@ func TestPicturesAreDrawnOfWhatWasMeasured(t *testing.T) {
 	}
 	if all, err := filepath.Glob(filepath.Join(dir, "*.svg")); err != nil || len(all) != 2 {
 		t.Errorf("there are %v (%v), want two pictures", all, err)
+	}
+}
+
+func TestOneSystemHasNoPictureOfSeveral(t *testing.T) {
+	dir := t.TempDir()
+	draw(t, dir, `{"Stages":[{"System":"holdfast","Name":"plenty","Concurrency":1,"Done":2,"Add":[1.5,2]}]}`)
+	all, err := filepath.Glob(filepath.Join(dir, "*.svg"))
+	if want := []string{filepath.Join(dir, "latency-plenty-1-at-a-time.svg")}; err != nil || !slices.Equal(all, want) {
+		t.Errorf("there are %v (%v), want %v", all, err, want)
+	}
+}
+
+// draw draws what there is of the figures.
+func draw(t *testing.T, dir, figures string) {
+	t.Helper()
+	if err := os.WriteFile(filepath.Join(dir, "bench.json"), []byte(figures), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if err := Run(dir); err != nil {
+		t.Fatal(err)
 	}
 }
 
