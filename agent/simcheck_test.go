@@ -123,8 +123,14 @@ func (h *sim) ended(s *simSandbox) {
 	}
 }
 
-// check holds the state of the world against what must always be so.
+// check holds the state of the world against what must always be so, where
+// something has changed.
 func (h *sim) check() {
+	now := simMoment{h.api.now(), len(h.history)}
+	if h.checked == now {
+		return
+	}
+	h.checked = now
 	blocks := map[netip.Prefix]lease.Block{}
 	for _, b := range h.storedBlocks() {
 		blocks[b.Prefix()] = b
@@ -279,12 +285,19 @@ func (h *sim) quiet() {
 	h.drain()
 }
 
-// settle lets everybody do what is due until nothing is: three rounds, by the
-// slowest clock, are beyond hold-down and quarantine.
+// settle lets everybody do what is due until nothing is. The second round is
+// beyond hold-down and quarantine by the slowest clock, and later ones are for
+// what it has set going.
 func (h *sim) settle() {
-	for range 3 {
+	var held string
+	for round := range 4 {
 		h.round()
-		h.pause(6 * time.Minute)
+		h.pause(14 * time.Minute)
+		now := h.held()
+		if round > 0 && now == held {
+			break
+		}
+		held = now
 	}
 	h.agents()
 }
@@ -388,11 +401,14 @@ func (h *sim) serve() {
 	}
 }
 
-// held is who holds which address, by blocks and journals.
+// held is who holds which address, by blocks, endpoints and journals.
 func (h *sim) held() string {
 	var s strings.Builder
 	for _, b := range h.storedBlocks() {
 		fmt.Fprintln(&s, b.Leases, b.Pins)
+	}
+	for _, e := range h.storedEndpoints() {
+		fmt.Fprintln(&s, e.Pod, e.PodUID, e.Addresses)
 	}
 	for _, n := range h.nodes {
 		for _, e := range n.disk.Entries() {

@@ -90,7 +90,14 @@ type sim struct {
 	log     []string
 	blocks  map[string]lease.Block // by name@version
 	history []simEvent
+	checked simMoment
 	failed  bool
+}
+
+// simMoment is how much had changed of objects, and of what sandboxes have.
+type simMoment struct {
+	version uint64
+	events  int
 }
 
 // simOp is a call of an agent or the elected one that is under way.
