@@ -2,6 +2,7 @@ package agent
 
 import (
 	"context"
+	"encoding/json"
 	"fmt"
 	"maps"
 	"net/netip"
@@ -16,6 +17,7 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/types"
 
+	"github.com/holdfast-ipam/holdfast/agent/selection"
 	"github.com/holdfast-ipam/holdfast/cni"
 	"github.com/holdfast-ipam/holdfast/crds/spiderpool/v2beta1"
 )
@@ -35,10 +37,13 @@ type simPod struct {
 	// v4 and v6 are the families it asks for, interfaces what it has.
 	v4, v6     bool
 	interfaces []string
-	leaving    bool // deletionTimestamp is set
-	finished   bool // succeeded: no container runs or ever will
-	sandbox    *simSandbox
-	adding     *simOp
+	// named is set if it names the pools of its first interface itself, as its
+	// network would. Then its node prepares for it.
+	named    bool
+	leaving  bool // deletionTimestamp is set
+	finished bool // succeeded: no container runs or ever will
+	sandbox  *simSandbox
+	adding   *simOp
 }
 
 func (p *simPod) sticky() bool { return p.set != nil }
@@ -230,12 +235,32 @@ func (h *sim) create(p *simPod) {
 			APIVersion: "apps/v1", Kind: "StatefulSet", Name: p.set.name, UID: types.UID("set"), Controller: &controller,
 		}}
 	}
+	pod.Annotations = map[string]string{}
 	if len(p.interfaces) > 1 {
-		pod.Annotations = map[string]string{nadv1.NetworkAttachmentAnnot: "net1"}
+		pod.Annotations[nadv1.NetworkAttachmentAnnot] = "net1"
+	}
+	if p.named = h.random.IntN(2) == 0; p.named {
+		pod.Annotations[selection.PoolAnnotation] = p.naming()
 	}
 	p.uid = string(h.api.put("pods", pod).GetUID())
 	h.pods[p.name] = p
 	h.logf("pod %s is created, uid %s", p.name, p.uid)
+}
+
+// naming is the annotation of a pod that names its pools.
+func (p *simPod) naming() string {
+	pools := map[string][]string{}
+	if p.v4 {
+		pools["ipv4"] = []string{"four", "overlapping"}
+	}
+	if p.v6 {
+		pools["ipv6"] = []string{"six"}
+	}
+	text, err := json.Marshal(pools)
+	if err != nil {
+		panic(err)
+	}
+	return string(text)
 }
 
 // update changes a pod's object.
@@ -375,7 +400,7 @@ func (h *sim) nextInterface(p *simPod) {
 }
 
 // request is the ADD for one interface, with the network's pools in one order
-// or the other.
+// or the other, or in that in which the pod names them.
 func (h *sim) request(p *simPod, container, ifname string) *cni.AddRequest {
 	q := &cni.AddRequest{
 		Attachment: cni.Attachment{
@@ -386,7 +411,7 @@ func (h *sim) request(p *simPod, container, ifname string) *cni.AddRequest {
 	}
 	if p.v4 {
 		q.DefaultIPv4Pools = []string{"four", "overlapping"}
-		if h.random.IntN(2) == 0 {
+		if !p.named && h.random.IntN(2) == 0 {
 			slices.Reverse(q.DefaultIPv4Pools)
 		}
 	}
@@ -531,6 +556,9 @@ func (h *sim) addAgain() {
 		addrs := addressesIn(got)
 		if !slices.Equal(addrs, s.addrs[ifname]) && s.nodeUID == p.node.uid(h) && !h.mayLose(p) {
 			h.fail("interface %s of %s had %v and is told %v", ifname, s.container, s.addrs[ifname], addrs)
+		}
+		if h.rate == 0 && mine != nil && mine.cost.Load() > 0 {
+			h.fail("the ADD of %s, which has its address, waited for %d requests", p.name, mine.cost.Load())
 		}
 	})
 	if mine = op; !op.Ended() {
