@@ -236,6 +236,7 @@ func state(t *testing.T, n *nettest.Namespace) []string {
 			}
 		}
 	}
+	slices.Sort(lines) // the kernel lists neighbours in an order that changes
 	n.Do(t, func() (err error) {
 		lines, err = appendTables(lines)
 		return err
