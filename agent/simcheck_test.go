@@ -290,7 +290,7 @@ func (h *sim) quiet() {
 // what it has set going.
 func (h *sim) settle() {
 	var held string
-	for round := range 4 {
+	for round := range 6 {
 		h.round()
 		h.pause(14 * time.Minute)
 		now := h.held()
@@ -412,7 +412,7 @@ func (h *sim) held() string {
 	}
 	for _, n := range h.nodes {
 		for _, e := range n.disk.Entries() {
-			fmt.Fprintln(&s, e.Addr, e.State, e.Pod)
+			fmt.Fprintln(&s, e.Addr, e.State, e.Pod, e.Container == "")
 		}
 	}
 	return s.String()
