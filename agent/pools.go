@@ -347,24 +347,29 @@ func (p *pools) expecting(pool string) (n int) {
 
 // reserve returns how many addresses of a pool are to be at hand on this node:
 // half of what a claim takes ahead of need, and one for each pod that is about to
-// ask. There is no reserve of a pool of which nothing is to be taken ahead.
+// ask. There is no reserve of a pool that is used out.
 func (p *pools) reserve(pool lease.Pool) int {
-	if pool.Plenty == 0 {
-		return 0
-	}
+	stored, ok := p.Get(pool.Name)
 	p.mu.Lock()
 	defer p.mu.Unlock()
+	if !ok || p.short(stored) {
+		return 0
+	}
 	return pool.Plenty/2 + p.expecting(pool.Name)
 }
 
-// plenty returns how many addresses of the pool this node may take ahead of
-// need, and none while it is used out or was just now. The caller holds p.mu.
-func (p *pools) plenty(pool *v2beta1.SpiderIPPool, ranges *netipx.IPSet) int {
-	if p.tight(pool.Name) {
-		return 0
-	}
+// short reports whether a pool is used out, or was just now. The caller holds
+// p.mu.
+func (p *pools) short(pool *v2beta1.SpiderIPPool) bool {
 	c := meta.FindStatusCondition(pool.Status.Conditions, v2beta1.ConditionScarce)
-	if c != nil && c.Status == metav1.ConditionFalse && p.now().Sub(c.LastTransitionTime.Time) < tightFor {
+	return p.tight(pool.Name) || scarce(pool) ||
+		c != nil && c.Status == metav1.ConditionFalse && p.now().Sub(c.LastTransitionTime.Time) < tightFor
+}
+
+// plenty returns how many addresses of the pool this node may take ahead of
+// need, and none while it is short. The caller holds p.mu.
+func (p *pools) plenty(pool *v2beta1.SpiderIPPool, ranges *netipx.IPSet) int {
+	if p.short(pool) {
 		return 0
 	}
 	return plenty(pool, ranges)

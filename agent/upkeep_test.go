@@ -9,8 +9,10 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 	"go4.org/netipx"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
 	"github.com/holdfast-ipam/holdfast/agent/cluster"
+	"github.com/holdfast-ipam/holdfast/crds/spiderpool/v2beta1"
 	"github.com/holdfast-ipam/holdfast/lease"
 )
 
@@ -89,22 +91,28 @@ func TestSurplusIsWhatNobodyHereHasUseFor(t *testing.T) {
 }
 
 func TestReserveIsHalfAClaimAndOneForEachPodThatIsExpected(t *testing.T) {
-	u := &upkeep{agent: &Agent{pools: &pools{now: time.Now, expected: map[string]expectation{}}}}
+	const name = "10.0.0.0-10.0.0.9"
+	stored := newSimCache("spiderippools", func(*v2beta1.SpiderIPPool) bool { return true })
+	stored.store.set(name, &v2beta1.SpiderIPPool{ObjectMeta: metav1.ObjectMeta{Name: name}})
+	u := &upkeep{agent: &Agent{pools: &pools{
+		informer: stored.informer(), now: time.Now, none: map[string]time.Time{}, expected: map[string]expectation{},
+	}}}
 	free := addrs("10.0.0.1", "10.9.0.1", "10.9.0.2")
-	lacks := func(plenty int) int { return u.lacks(pool(t, plenty, "10.0.0.0-10.0.0.9"), free) }
-	for plenty, want := range map[int]int{0: 0, 1: 0, 3: 0, 4: 1, 16: 7} {
-		if got := lacks(plenty); got != want {
-			t.Errorf("with claims of %d and one address free, %d are lacking, want %d", plenty, got, want)
+	lacking := func(when string, wants map[int]int) {
+		t.Helper()
+		for plenty, want := range wants {
+			if got := u.lacks(pool(t, plenty, name), free); got != want {
+				t.Errorf("%s: with claims of %d and one address free, %d are lacking, want %d", when, plenty, got, want)
+			}
 		}
 	}
+	lacking("no pod is expected", map[int]int{0: 0, 1: 0, 3: 0, 4: 1, 16: 7})
 	for _, uid := range []string{"a", "b", "c"} {
-		u.agent.pools.expect(uid, [][]lease.Pool{{pool(t, 1, "10.0.0.0-10.0.0.9")}})
+		u.agent.pools.expect(uid, [][]lease.Pool{{pool(t, 1, name)}})
 	}
-	for plenty, want := range map[int]int{0: 0, 1: 2, 16: 10} {
-		if got := lacks(plenty); got != want {
-			t.Errorf("with claims of %d, one address free and three pods expected, %d are lacking, want %d", plenty, got, want)
-		}
-	}
+	lacking("three pods are", map[int]int{0: 2, 1: 2, 16: 10})
+	u.agent.pools.usedOut([]string{name})
+	lacking("the pool is used out", map[int]int{0: 0, 16: 0})
 }
 
 // Else each restart would yield what its node has leased ahead, and the next
