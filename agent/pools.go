@@ -337,8 +337,9 @@ func (p *pools) met(podUID string) {
 // expecting returns how many pods are about to ask for an address of the pool.
 // The caller holds p.mu.
 func (p *pools) expecting(pool string) (n int) {
+	now := p.now()
 	for _, e := range p.expected {
-		if p.now().Sub(e.since) < expectFor && slices.Contains(e.pools, pool) {
+		if now.Sub(e.since) < expectFor && slices.Contains(e.pools, pool) {
 			n++
 		}
 	}

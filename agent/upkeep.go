@@ -146,15 +146,19 @@ func (u *upkeep) restless(addr netip.Addr) bool {
 }
 
 // surplus returns the free addresses whose leases this node has no use for:
-// those of no pool in use here, what a pool has beyond keepShare claims, and all
-// of a scarce pool, also where a rich one overlaps it. As many as pods wait for
-// here are no surplus: what was claimed for a pod is not yielded under its hands.
-// What came free just now is none either, unless its pool is scarce.
+// those of no pool in use here, what a pool has beyond keepShare claims and what
+// pods wait for, and all of a scarce pool, also where a rich one overlaps it. As
+// many as pods wait for here are no surplus: what was claimed for a pod is not
+// yielded under its hands. What came free just now is none either, unless its pool
+// is scarce.
 func surplus(free []netip.Addr, recent []lease.Pool, waiting func(pool string) int, restless func(netip.Addr) bool) []netip.Addr {
-	kept := make([]int, len(recent))
+	kept, waits := make([]int, len(recent)), make([]int, len(recent))
+	for i, p := range recent {
+		waits[i] = waiting(p.Name)
+	}
 	var surplus []netip.Addr
 	for _, addr := range free {
-		keep, scarce := use(addr, recent, kept, waiting)
+		keep, scarce := use(addr, recent, kept, waits)
 		if !keep && (scarce || !restless(addr)) {
 			surplus = append(surplus, addr)
 		}
@@ -164,17 +168,17 @@ func surplus(free []netip.Addr, recent []lease.Pool, waiting func(pool string) i
 
 // use reports whether a free address is one to keep, and then counts it for the
 // pool it is kept for, and whether it is one of a scarce pool.
-func use(addr netip.Addr, recent []lease.Pool, kept []int, waiting func(pool string) int) (keep, scarce bool) {
+func use(addr netip.Addr, recent []lease.Pool, kept, waits []int) (keep, scarce bool) {
 	keeper, wanted := -1, -1
 	for i, p := range recent {
 		if !p.Ranges.Contains(addr) {
 			continue
 		}
 		scarce = scarce || p.Plenty == 0
-		if wanted < 0 && kept[i] < waiting(p.Name) {
+		if wanted < 0 && kept[i] < waits[i] {
 			wanted = i
 		}
-		if keeper < 0 && kept[i] < keepShare*p.Plenty+waiting(p.Name) {
+		if keeper < 0 && kept[i] < keepShare*p.Plenty+waits[i] {
 			keeper = i
 		}
 	}
