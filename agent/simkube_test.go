@@ -43,6 +43,7 @@ type simPod struct {
 	leaving  bool // deletionTimestamp is set
 	finished bool // succeeded: no container runs or ever will
 	sandbox  *simSandbox
+	told     *simSandbox // the one that its status says it has
 	adding   *simOp
 }
 
@@ -69,8 +70,6 @@ type simSandbox struct {
 	nodeUID   string // of the Node as its agent knew it
 	begun     time.Time
 	addrs     map[string][]netip.Addr
-	// reported is set when the pod's status tells its first addresses.
-	reported bool
 }
 
 // whole reports whether every interface has its addresses.
@@ -449,19 +448,38 @@ func (h *sim) tearDown() {
 	}
 }
 
-// report writes a pod's first addresses into its status, as its kubelet does
-// as soon as it can.
+// report writes a pod's first addresses into its status, or that it has no
+// sandbox any more, as its kubelet does as soon as it can. The addresses of its
+// last sandbox stay there until it has others.
 func (h *sim) report(p *simPod) {
-	if !p.sandbox.whole(p) || p.sandbox.reported || p.node.cut() || h.away.Load() {
+	whole := p.sandbox.whole(p)
+	if p.node == nil || p.node.off || p.node.cut() || h.away.Load() || p.finished || p.told == p.sandbox || !whole && p.told == nil {
 		return
 	}
-	p.sandbox.reported = true
 	h.update(p, func(pod *corev1.Pod) {
-		pod.Status.Phase, pod.Status.PodIPs = corev1.PodRunning, nil
-		for _, addr := range p.sandbox.addrs["eth0"] {
-			pod.Status.PodIPs = append(pod.Status.PodIPs, corev1.PodIP{IP: addr.String()})
+		if p.told = nil; whole {
+			p.told = p.sandbox
+			pod.Status.Phase, pod.Status.PodIPs = corev1.PodRunning, nil
+			for _, addr := range p.sandbox.addrs["eth0"] {
+				pod.Status.PodIPs = append(pod.Status.PodIPs, corev1.PodIP{IP: addr.String()})
+			}
+			pod.Status.PodIP = pod.Status.PodIPs[0].IP
 		}
-		pod.Status.PodIP = pod.Status.PodIPs[0].IP
+		setReady(pod, whole)
+	})
+}
+
+// setReady says whether a pod has a sandbox (KEP-3085).
+func setReady(pod *corev1.Pod, ready bool) {
+	status := corev1.ConditionFalse
+	if ready {
+		status = corev1.ConditionTrue
+	}
+	conditions := slices.DeleteFunc(slices.Clone(pod.Status.Conditions), func(c corev1.PodCondition) bool {
+		return c.Type == corev1.PodReadyToStartContainers
+	})
+	pod.Status.Conditions = append(conditions, corev1.PodCondition{
+		Type: corev1.PodReadyToStartContainers, Status: status, LastTransitionTime: metav1.NewTime(time.Now()),
 	})
 }
 
@@ -471,11 +489,8 @@ func (h *sim) report(p *simPod) {
 func (h *sim) kubelets() {
 	for _, name := range h.names() {
 		p := h.pods[name]
-		if p.sandbox == nil {
-			continue
-		}
 		h.report(p)
-		if !p.sandbox.whole(p) && time.Since(p.sandbox.begun) >= 2*time.Minute {
+		if p.sandbox != nil && !p.sandbox.whole(p) && time.Since(p.sandbox.begun) >= 2*time.Minute {
 			h.abandon(p)
 		}
 	}

@@ -140,6 +140,18 @@ func TestPodBoundToTheNodeHoldsItsAddresses(t *testing.T) {
 			},
 			successor: nodeOf("b"), unknown: true,
 		}, {
+			claim:     "the pod has lost its sandbox since there is the successor",
+			pod:       corev1.Pod{ObjectMeta: metav1.ObjectMeta{Name: "web-0", UID: "web-0-uid"}, Status: withoutSandbox(podIPs, 1001)},
+			successor: nodeOf("b"),
+		}, {
+			claim:     "the pod had lost its sandbox before there was the successor, and may have another one",
+			pod:       corev1.Pod{ObjectMeta: metav1.ObjectMeta{Name: "web-0", UID: "web-0-uid"}, Status: withoutSandbox(podIPs, 999)},
+			successor: nodeOf("b"), held: []string{"10.6.168.101", "10.7.0.1", "fd00::1"},
+		}, {
+			claim: "the pod has lost its sandbox, and no Node says so",
+			pod:   corev1.Pod{ObjectMeta: metav1.ObjectMeta{Name: "a"}, Status: withoutSandbox(podIPs, 1001)},
+			held:  []string{"10.6.168.101", "fd00::1"},
+		}, {
 			claim: "the pod is in the node's network", pod: corev1.Pod{Spec: corev1.PodSpec{HostNetwork: true}, Status: podIPs},
 		}, {
 			claim: "the pod has failed, but nothing says that its containers ended",
@@ -173,6 +185,16 @@ func TestPodBoundToTheNodeHoldsItsAddresses(t *testing.T) {
 			t.Errorf("%s: held %v, want %v", test.claim, held, test.held)
 		}
 	}
+}
+
+// withoutSandbox returns the status of a pod that has had no sandbox since a
+// Unix time in seconds.
+func withoutSandbox(status corev1.PodStatus, since int64) corev1.PodStatus {
+	status.Phase = corev1.PodRunning
+	status.Conditions = []corev1.PodCondition{{
+		Type: corev1.PodReadyToStartContainers, Status: corev1.ConditionFalse, LastTransitionTime: metav1.Unix(since, 0),
+	}}
+	return status
 }
 
 func TestFencingEndsOneNodesLeaseAndKeepsPins(t *testing.T) {
