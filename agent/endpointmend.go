@@ -164,8 +164,7 @@ func (w *endpoints) forgotten(pod *corev1.Pod) bool {
 }
 
 // adopt writes the endpoint of a pod that an agent of an earlier Node of this
-// name has placed, by its status. The block tells whether the address is of
-// such a lease: an address of another network may lie in a pool as well.
+// name has placed, by its status.
 func (w *endpoints) adopt(ctx context.Context, pod *corev1.Pod) error {
 	var entries []lease.Entry
 	for _, ip := range pod.Status.PodIPs {
@@ -184,8 +183,7 @@ func (w *endpoints) adopt(ctx context.Context, pod *corev1.Pod) error {
 			}
 			return err
 		}
-		at, leased := b.LesseeOf(addr)
-		if leased && at.Name == w.agent.node.Name && fits(&e, []lease.Block{b}) {
+		if adoptable(&e, &b, w.agent.node) {
 			entries = append(entries, e)
 		}
 	}
@@ -193,6 +191,15 @@ func (w *endpoints) adopt(ctx context.Context, pod *corev1.Pod) error {
 		return nil
 	}
 	return w.put(ctx, pod, entries)
+}
+
+// adoptable reports whether the block bears out that the entry's pod has its
+// address from an earlier Node of this one's name. An address of another network
+// may lie in a pool as well, and one that this very Node leases may be another
+// pod's by now, unless it is pinned.
+func adoptable(e *lease.Entry, b *lease.Block, node lease.Node) bool {
+	at, leased := b.LesseeOf(e.Addr)
+	return leased && at.Name == node.Name && (at.UID != node.UID || e.Sticky) && fits(e, []lease.Block{*b})
 }
 
 // mendEndpoints queues what the watch shows to be amiss: pods with addresses

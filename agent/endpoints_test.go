@@ -39,3 +39,32 @@ func TestEndpointWaitsForTheWatchToShowThePod(t *testing.T) {
 		t.Errorf("the watch shows an earlier pod of the name: %v", err)
 	}
 }
+
+// A status goes on to name the addresses of the pod's last sandbox.
+func TestEndpointIsAdoptedOfAnEarlierNodesLease(t *testing.T) {
+	for name, test := range map[string]struct {
+		lessee lease.Node
+		sticky bool
+		want   bool
+	}{
+		"an earlier Node of the name":            {lease.Node{Name: "a", UID: "earlier"}, false, true},
+		"this Node, and maybe another pod's now": {lease.Node{Name: "a", UID: "a"}, false, false},
+		"this Node, pinned":                      {lease.Node{Name: "a", UID: "a"}, true, true},
+		"a Node of another name":                 {lease.Node{Name: "b", UID: "b"}, true, false},
+	} {
+		e := lease.Entry{Addr: netip.MustParseAddr("10.0.0.1"), Namespace: "default", Pod: "web-0", Sticky: test.sticky, Owner: lease.Owner{PodUID: "u", Interface: "eth0"}}
+		b, err := lease.NewBlock(lease.BlockOf(e.Addr))
+		if err != nil {
+			t.Fatal(err)
+		}
+		b.Claim(test.lessee, 0b10)
+		if test.sticky {
+			if err := b.Pin(test.lessee.UID, e.Addr, e.Identity()); err != nil {
+				t.Fatal(err)
+			}
+		}
+		if got := adoptable(&e, &b, lease.Node{Name: "a", UID: "a"}); got != test.want {
+			t.Errorf("%s: %v, want %v", name, got, test.want)
+		}
+	}
+}

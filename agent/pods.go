@@ -49,8 +49,9 @@ func newPods(client kubernetes.Interface, node string) *pods {
 		&corev1.Pod{}, watch.Options[*corev1.Pod]{Narrow: mine, Slim: slimPod})}
 }
 
-// slimPod drops what nobody here reads, so that a cached pod costs little. Of
-// a pod in its last phase it keeps what [cluster.Finished] looks at.
+// slimPod drops what nobody here reads, so that a cached pod costs little. It
+// keeps what [cluster.WithoutSandbox] looks at, and of a pod in its last phase
+// what [cluster.Finished] does.
 func slimPod(pod *corev1.Pod) {
 	spec := corev1.PodSpec{
 		NodeName: pod.Spec.NodeName, HostNetwork: pod.Spec.HostNetwork, RestartPolicy: pod.Spec.RestartPolicy,
@@ -63,7 +64,13 @@ func slimPod(pod *corev1.Pod) {
 	} else {
 		pod.Status.ContainerStatuses, pod.Status.InitContainerStatuses, pod.Status.EphemeralContainerStatuses = nil, nil, nil
 	}
-	pod.Spec, pod.Status.Conditions = spec, nil
+	var sandbox []corev1.PodCondition
+	for _, c := range pod.Status.Conditions {
+		if c.Type == corev1.PodReadyToStartContainers {
+			sandbox = append(sandbox, corev1.PodCondition{Type: c.Type, Status: c.Status, LastTransitionTime: c.LastTransitionTime})
+		}
+	}
+	pod.Spec, pod.Status.Conditions = spec, sandbox
 }
 
 // uidOf returns the UID under which the runtime knows the pod.

@@ -9,6 +9,7 @@ import (
 
 	corev1 "k8s.io/api/core/v1"
 
+	"github.com/holdfast-ipam/holdfast/agent/cluster"
 	"github.com/holdfast-ipam/holdfast/lease"
 )
 
@@ -26,10 +27,10 @@ type recollection struct {
 	// outlived is set when other pods are told to have the address as well,
 	// and this one's has ended.
 	outlived bool
-	// status is set when the pod's status tells, and version is that of the
-	// endpoint which does.
-	status  bool
-	version string
+	// status is set when the pod's status tells, last when it does so of a
+	// sandbox that is no more, and version is that of the endpoint which tells.
+	status, last bool
+	version      string
 }
 
 // recollect returns what endpoints and the status of this node's pods tell
@@ -37,7 +38,8 @@ type recollection struct {
 // journal. A pinned address is its identity's alone. Of several pods that are
 // told to have one address, because endpoint and status stay as they are when
 // their pod gives an address back, one that has not ended has it, and of these
-// the one whose status says so, or the one whose endpoint was written last.
+// the one whose status says so of a sandbox that is there, or the one whose
+// endpoint was written last.
 func (a *Agent) recollect(ctx context.Context, blocks []lease.Block) ([]lease.Entry, error) {
 	var all []recollection
 	for _, pod := range a.pods.informer.All() {
@@ -92,6 +94,7 @@ func (a *Agent) outlive(ctx context.Context, all []recollection) error {
 // toldOf returns the addresses that the pod's endpoint and status tell of.
 func (a *Agent) toldOf(ctx context.Context, pod *corev1.Pod) ([]recollection, error) {
 	status := map[netip.Addr]bool{}
+	_, last := cluster.WithoutSandbox(pod)
 	for _, ip := range pod.Status.PodIPs {
 		if addr, err := netip.ParseAddr(ip.IP); err == nil {
 			status[addr] = true
@@ -106,13 +109,13 @@ func (a *Agent) toldOf(ctx context.Context, pod *corev1.Pod) ([]recollection, er
 		// What is written of an earlier pod of the name counts where the status
 		// says that this one has the address too: its pool may be gone.
 		if ep.PodUID == string(pod.UID) || status[e.Addr] && e.Interface == firstInterface {
-			told = append(told, recollection{entry: a.recollected(pod, e.Interface, e.Addr), pod: pod, status: status[e.Addr], version: ep.Version})
+			told = append(told, recollection{entry: a.recollected(pod, e.Interface, e.Addr), pod: pod, status: status[e.Addr], last: last, version: ep.Version})
 			told[len(told)-1].entry.Detail = e.Detail
 			delete(status, e.Addr)
 		}
 	}
 	for addr := range status {
-		r := recollection{entry: a.recollected(pod, firstInterface, addr), pod: pod, status: true}
+		r := recollection{entry: a.recollected(pod, firstInterface, addr), pod: pod, status: true, last: last}
 		r.entry.Detail = a.pools.detailOf(addr)
 		told = append(told, r)
 	}
@@ -165,7 +168,7 @@ func worthMore(x, y recollection) int {
 	return cmp.Or(
 		x.entry.Addr.Compare(y.entry.Addr),
 		cmp.Compare(rank(x.outlived), rank(y.outlived)),
-		-cmp.Compare(rank(x.status), rank(y.status)),
+		-cmp.Compare(rank(x.status && !x.last), rank(y.status && !y.last)),
 		-cmp.Compare(len(x.version), len(y.version)),
 		-cmp.Compare(x.version, y.version))
 }

@@ -46,6 +46,29 @@ func TestOfTwoAddressesOfALostJournalThePodGoesOnWithItsStatus(t *testing.T) {
 	}
 }
 
+// A pod's status names the addresses of its last sandbox until it has another
+// one, and by then they may be another pod's.
+func TestOfTwoPodsOfALostJournalTheOneThatLostItsSandboxGivesWay(t *testing.T) {
+	const addr = "10.0.0.1"
+	for name, test := range map[string]struct {
+		last   bool
+		status bool // the other pod's
+		want   string
+	}{
+		"it has a sandbox":                  {false, false, "first"},
+		"it has lost it":                    {true, false, "second"},
+		"it has lost it, the other says so": {true, true, "second"},
+	} {
+		told := []recollection{
+			{entry: lease.Entry{Addr: netip.MustParseAddr(addr), Pod: "first"}, status: true, last: test.last, version: "9"},
+			{entry: lease.Entry{Addr: netip.MustParseAddr(addr), Pod: "second"}, status: test.status, version: "10"},
+		}
+		if slices.SortStableFunc(told, worthMore); told[0].entry.Pod != test.want {
+			t.Errorf("%s: the %s has the address, want the %s", name, told[0].entry.Pod, test.want)
+		}
+	}
+}
+
 // The address of net1's other family is at another node, from where the next
 // ADD takes it over: until then the endpoint is all that leads there.
 func TestEndpointOfAPodKeepsTheFamilyThatALostJournalDoesNotTell(t *testing.T) {

@@ -70,6 +70,18 @@ func (c *Client) PodAt(ctx context.Context, namespace, name string) (lease.PodAt
 	return lease.PodAt{UID: string(pod.UID), Node: pod.Spec.NodeName, Finished: Finished(pod)}, nil
 }
 
+// WithoutSandbox reports whether the pod's kubelet says that it has no sandbox
+// (KEP-3085), and since when, by that kubelet's clock. Its status goes on to
+// name the addresses of the last one.
+func WithoutSandbox(pod *corev1.Pod) (since metav1.Time, without bool) {
+	for _, c := range pod.Status.Conditions {
+		if c.Type == corev1.PodReadyToStartContainers {
+			return c.LastTransitionTime, c.Status == corev1.ConditionFalse
+		}
+	}
+	return metav1.Time{}, false
+}
+
 // Finished reports whether no container of the pod runs or ever will. The
 // phase alone does not tell: the pod garbage collector sets it to Failed on
 // pods whose node is unreachable, where containers may still run. So each

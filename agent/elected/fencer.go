@@ -235,7 +235,10 @@ var errUnknownAddresses = errors.New("a pod is still bound to the node that is g
 // may one that has lost its sandbox since: what its status and its endpoint
 // tell is what that sandbox had.
 func (f *Fencer) holdings(ctx context.Context, pod *corev1.Pod, successor *corev1.Node, held inUse) error {
-	if pod.Spec.HostNetwork || cluster.Finished(pod) || successor != nil && lostSandbox(pod, successor.CreationTimestamp) {
+	if pod.Spec.HostNetwork || cluster.Finished(pod) {
+		return nil
+	}
+	if since, lost := cluster.WithoutSandbox(pod); lost && successor != nil && !since.Before(&successor.CreationTimestamp) {
 		return nil
 	}
 	e, err := f.Cluster.Endpoint(ctx, pod.Namespace, pod.Name)
@@ -319,17 +322,6 @@ func hasSandbox(pod *corev1.Pod) bool {
 		}
 	}
 	return len(pod.Status.PodIPs) > 0 || pod.Status.Phase != "" && pod.Status.Phase != corev1.PodPending
-}
-
-// lostSandbox reports whether the pod has had no sandbox since a time that is
-// not before the given one, by its kubelet's clock (KEP-3085).
-func lostSandbox(pod *corev1.Pod, since metav1.Time) bool {
-	for _, c := range pod.Status.Conditions {
-		if c.Type == corev1.PodReadyToStartContainers {
-			return c.Status == corev1.ConditionFalse && !c.LastTransitionTime.Before(&since)
-		}
-	}
-	return false
 }
 
 // endLease ends the lease that the node with the UID has in a block as read, but
