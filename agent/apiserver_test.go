@@ -519,8 +519,7 @@ func lostJournal(t *testing.T, s *realServer) {
 	}}); err != nil {
 		t.Fatal(err)
 	}
-	follow(t, a.pods.informer)
-	follow(t, a.pools.informer)
+	follow(t, a.pools.informer) // and no watch shows the pods yet
 	if err := a.learn(t.Context(), true); err != nil {
 		t.Fatal(err)
 	}

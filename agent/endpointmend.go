@@ -5,12 +5,12 @@ import (
 	"errors"
 	"fmt"
 	"maps"
-	"net/netip"
 	"slices"
 	"time"
 
 	corev1 "k8s.io/api/core/v1"
 
+	"github.com/holdfast-ipam/holdfast/agent/cluster"
 	"github.com/holdfast-ipam/holdfast/agent/elected"
 	"github.com/holdfast-ipam/holdfast/crds/spiderpool/v2beta1"
 	"github.com/holdfast-ipam/holdfast/lease"
@@ -131,16 +131,29 @@ func (w *endpoints) retained(namespace, name string) []lease.Entry {
 	return entries
 }
 
+// errReleasing: whether a pin goes or is unmarked is not decided yet.
+var errReleasing = errors.New("the pin of the address is being released")
+
 // holds reports, by a quorum read, whether an entry's address is leased to
-// this node and pinned to the entry's identity for good.
+// this node and pinned to the entry's identity for good (errReleasing).
 func (w *endpoints) holds(ctx context.Context, e *lease.Entry) (bool, error) {
 	b, err := w.agent.cluster.Block(ctx, lease.Name(lease.BlockOf(e.Addr)))
 	if err != nil {
 		return false, ignoreNotFound(err)
 	}
+	return isHeld(e, &b, w.agent.node)
+}
+
+// isHeld is what [endpoints.holds] concludes from the block.
+func isHeld(e *lease.Entry, b *lease.Block, node lease.Node) (bool, error) {
 	pin, ok := b.PinAt(e.Addr)
-	return ok && pin.Identity == e.Identity() && !pin.Releasing &&
-		b.LeasedTo(w.agent.node.UID).Has(lease.Offset(e.Addr)), nil
+	if !ok || pin.Identity != e.Identity() || !b.LeasedTo(node.UID).Has(lease.Offset(e.Addr)) {
+		return false, nil
+	}
+	if pin.Releasing {
+		return false, fmt.Errorf("%s: %w", e.Addr, errReleasing)
+	}
+	return true, nil
 }
 
 // forgotten reports whether a pod has an address of one of the pools, of
@@ -154,29 +167,21 @@ func (w *endpoints) forgotten(pod *corev1.Pod) bool {
 	if e, ok := w.informer.Get(pod.Namespace + "/" + w.agent.bearing(pod).name); ok && e.Status.Current.UID == string(pod.UID) {
 		return false
 	}
-	for _, ip := range pod.Status.PodIPs {
-		addr, err := netip.ParseAddr(ip.IP)
-		if err == nil && w.agent.pools.detailOf(addr) != nil {
-			return true
-		}
-	}
-	return false
+	return slices.ContainsFunc(cluster.Told(pod), func(t lease.EndpointAddress) bool {
+		return w.agent.pools.detailOf(t.Addr) != nil
+	})
 }
 
 // adopt writes the endpoint of a pod that an agent of an earlier Node of this
 // name has placed, by its status.
 func (w *endpoints) adopt(ctx context.Context, pod *corev1.Pod) error {
 	var entries []lease.Entry
-	for _, ip := range pod.Status.PodIPs {
-		addr, err := netip.ParseAddr(ip.IP)
-		if err != nil {
+	for _, told := range cluster.Told(pod) {
+		e := w.agent.recollected(pod, told.Interface, told.Addr)
+		if e.Detail = w.agent.pools.detailOf(e.Addr); e.Detail == nil {
 			continue
 		}
-		e := w.agent.recollected(pod, firstInterface, addr)
-		if e.Detail = w.agent.pools.detailOf(addr); e.Detail == nil {
-			continue
-		}
-		b, err := w.agent.cluster.Block(ctx, lease.Name(lease.BlockOf(addr)))
+		b, err := w.agent.cluster.Block(ctx, lease.Name(lease.BlockOf(e.Addr)))
 		if err != nil {
 			if ignoreNotFound(err) == nil {
 				continue

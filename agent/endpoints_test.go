@@ -68,3 +68,44 @@ func TestEndpointIsAdoptedOfAnEarlierNodesLease(t *testing.T) {
 		}
 	}
 }
+
+// A pin that is on its way out may be unmarked yet, and nothing else tells when.
+func TestEndpointOfAPinThatIsBeingReleasedIsLookedAtAgain(t *testing.T) {
+	node := lease.Node{Name: "a", UID: "a"}
+	e := lease.Entry{Addr: netip.MustParseAddr("10.0.0.1"), Namespace: "default", Pod: "web-0", Sticky: true, Owner: lease.Owner{Interface: "eth0"}}
+	other := e
+	other.Pod = "web-1"
+	for name, test := range map[string]struct {
+		pinned  bool
+		mark    bool
+		entry   lease.Entry
+		node    lease.Node
+		held    bool
+		decided bool
+	}{
+		"pinned":                 {true, false, e, node, true, true},
+		"pinned, and marked":     {true, true, e, node, false, false},
+		"not pinned":             {false, false, e, node, false, true},
+		"pinned to another one":  {true, true, other, node, false, true},
+		"leased to another node": {true, true, e, lease.Node{Name: "b", UID: "b"}, false, true},
+	} {
+		b, err := lease.NewBlock(lease.BlockOf(e.Addr))
+		if err != nil {
+			t.Fatal(err)
+		}
+		b.Claim(node, 0b10)
+		if test.pinned {
+			err = b.Pin(node.UID, e.Addr, e.Identity())
+		}
+		if test.mark && err == nil {
+			err = b.MarkReleasing(e.Addr, e.Identity())
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
+		held, err := isHeld(&test.entry, &b, test.node)
+		if held != test.held || errors.Is(err, errReleasing) == test.decided {
+			t.Errorf("%s: held %v, %v", name, held, err)
+		}
+	}
+}

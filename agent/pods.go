@@ -15,6 +15,7 @@ import (
 	"k8s.io/apimachinery/pkg/util/wait"
 	"k8s.io/client-go/kubernetes"
 
+	"github.com/holdfast-ipam/holdfast/agent/cluster"
 	"github.com/holdfast-ipam/holdfast/agent/watch"
 	"github.com/holdfast-ipam/holdfast/cni"
 	"github.com/holdfast-ipam/holdfast/lease"
@@ -38,15 +39,25 @@ const (
 type pods struct {
 	node     string
 	client   kubernetes.Interface
+	selector string
 	informer watch.Informer[*corev1.Pod]
 }
 
 func newPods(client kubernetes.Interface, node string) *pods {
-	mine := func(o *metav1.ListOptions) {
-		o.FieldSelector = fields.OneTermEqualSelector("spec.nodeName", node).String()
+	p := &pods{node: node, client: client, selector: fields.OneTermEqualSelector("spec.nodeName", node).String()}
+	p.informer = watch.New(client.CoreV1().Pods(metav1.NamespaceAll), &corev1.Pod{}, watch.Options[*corev1.Pod]{
+		Narrow: func(o *metav1.ListOptions) { o.FieldSelector = p.selector }, Slim: slimPod,
+	})
+	return p
+}
+
+// list returns the pods by a quorum read.
+func (p *pods) list(ctx context.Context) ([]corev1.Pod, error) {
+	list, err := p.client.CoreV1().Pods(metav1.NamespaceAll).List(ctx, metav1.ListOptions{FieldSelector: p.selector})
+	if err != nil {
+		return nil, fmt.Errorf("list this node's pods: %w", err)
 	}
-	return &pods{node: node, client: client, informer: watch.New(client.CoreV1().Pods(metav1.NamespaceAll),
-		&corev1.Pod{}, watch.Options[*corev1.Pod]{Narrow: mine, Slim: slimPod})}
+	return list.Items, nil
 }
 
 // slimPod drops what nobody here reads, so that a cached pod costs little. It
@@ -175,7 +186,7 @@ func awaitsAddress(pod *corev1.Pod) bool {
 // ADD does it again.
 func (a *Agent) prepare(ctx context.Context, pod *corev1.Pod) {
 	q := &cni.AddRequest{Attachment: cni.Attachment{
-		Interface: firstInterface, // what kubelet's runtimes call it, without exception
+		Interface: cluster.FirstInterface, // what kubelet's runtimes call it, without exception
 		Pod:       cni.Pod{Namespace: pod.Namespace, Name: pod.Name, UID: uidOf(pod)},
 	}}
 	chosen, err := a.choose(pod, q)

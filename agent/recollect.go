@@ -17,9 +17,6 @@ import (
 // stays unused, when neither a pod's status nor an endpoint names it.
 const quarantine = 10 * time.Minute
 
-// firstInterface is the one whose addresses a pod's status tells.
-const firstInterface = "eth0"
-
 // recollection is an address that something tells a pod has.
 type recollection struct {
 	entry lease.Entry
@@ -39,14 +36,20 @@ type recollection struct {
 // told to have one address, because endpoint and status stay as they are when
 // their pod gives an address back, one that has not ended has it, and of these
 // the one whose status says so of a sandbox that is there, or the one whose
-// endpoint was written last.
+// endpoint was written last. The pods are listed by a quorum read: a watch may
+// begin with what a lagging cache has, and an address of a pod that it does not
+// show yet would be free when the quarantine is over.
 func (a *Agent) recollect(ctx context.Context, blocks []lease.Block) ([]lease.Entry, error) {
 	var all []recollection
-	for _, pod := range a.pods.informer.All() {
-		if pod.Spec.HostNetwork {
+	pods, err := a.pods.list(ctx)
+	if err != nil {
+		return nil, err
+	}
+	for i := range pods {
+		if pods[i].Spec.HostNetwork {
 			continue
 		}
-		told, err := a.toldOf(ctx, pod)
+		told, err := a.toldOf(ctx, &pods[i])
 		if err != nil {
 			return nil, err
 		}
@@ -93,30 +96,30 @@ func (a *Agent) outlive(ctx context.Context, all []recollection) error {
 
 // toldOf returns the addresses that the pod's endpoint and status tell of.
 func (a *Agent) toldOf(ctx context.Context, pod *corev1.Pod) ([]recollection, error) {
-	status := map[netip.Addr]bool{}
+	status := cluster.Told(pod)
 	_, last := cluster.WithoutSandbox(pod)
-	for _, ip := range pod.Status.PodIPs {
-		if addr, err := netip.ParseAddr(ip.IP); err == nil {
-			status[addr] = true
-		}
-	}
 	var told []recollection
 	ep, err := a.cluster.Endpoint(ctx, pod.Namespace, a.bearing(pod).name)
 	if err != nil && ignoreNotFound(err) != nil {
 		return nil, err
 	}
 	for _, e := range ep.Addresses {
+		i := slices.IndexFunc(status, func(s lease.EndpointAddress) bool { return s.Addr == e.Addr })
 		// What is written of an earlier pod of the name counts where the status
 		// says that this one has the address too: its pool may be gone.
-		if ep.PodUID == string(pod.UID) || status[e.Addr] && e.Interface == firstInterface {
-			told = append(told, recollection{entry: a.recollected(pod, e.Interface, e.Addr), pod: pod, status: status[e.Addr], last: last, version: ep.Version})
-			told[len(told)-1].entry.Detail = e.Detail
-			delete(status, e.Addr)
+		if ep.PodUID != string(pod.UID) && (i < 0 || status[i].Interface != e.Interface) {
+			continue
+		}
+		r := recollection{entry: a.recollected(pod, e.Interface, e.Addr), pod: pod, status: i >= 0, last: last, version: ep.Version}
+		r.entry.Detail = e.Detail
+		told = append(told, r)
+		if i >= 0 {
+			status = slices.Delete(status, i, i+1)
 		}
 	}
-	for addr := range status {
-		r := recollection{entry: a.recollected(pod, firstInterface, addr), pod: pod, status: true, last: last}
-		r.entry.Detail = a.pools.detailOf(addr)
+	for _, s := range status {
+		r := recollection{entry: a.recollected(pod, s.Interface, s.Addr), pod: pod, status: true, last: last}
+		r.entry.Detail = a.pools.detailOf(s.Addr)
 		told = append(told, r)
 	}
 	return told, nil

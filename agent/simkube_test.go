@@ -449,8 +449,9 @@ func (h *sim) tearDown() {
 }
 
 // report writes a pod's first addresses into its status, or that it has no
-// sandbox any more, as its kubelet does as soon as it can. The addresses of its
-// last sandbox stay there until it has others.
+// sandbox any more, as its kubelet does as soon as it can, and all addresses of
+// one with several interfaces beside it, as Multus does. Those of its last
+// sandbox stay there until it has others.
 func (h *sim) report(p *simPod) {
 	whole := p.sandbox.whole(p)
 	if p.node == nil || p.node.off || p.node.cut() || h.away.Load() || p.finished || p.told == p.sandbox || !whole && p.told == nil {
@@ -464,9 +465,30 @@ func (h *sim) report(p *simPod) {
 				pod.Status.PodIPs = append(pod.Status.PodIPs, corev1.PodIP{IP: addr.String()})
 			}
 			pod.Status.PodIP = pod.Status.PodIPs[0].IP
+			if len(p.interfaces) > 1 {
+				pod.Annotations[nadv1.NetworkStatusAnnot] = p.networkStatus()
+			}
 		}
 		setReady(pod, whole)
 	})
+}
+
+// networkStatus is what Multus writes on a pod (multi-network specification
+// 1.3, section 5).
+func (p *simPod) networkStatus() string {
+	var statuses []nadv1.NetworkStatus
+	for _, ifname := range p.interfaces {
+		s := nadv1.NetworkStatus{Name: "net", Interface: ifname, Default: ifname == "eth0"}
+		for _, addr := range p.sandbox.addrs[ifname] {
+			s.IPs = append(s.IPs, addr.String())
+		}
+		statuses = append(statuses, s)
+	}
+	text, err := json.Marshal(statuses)
+	if err != nil {
+		panic(err)
+	}
+	return string(text)
 }
 
 // setReady says whether a pod has a sandbox (KEP-3085).

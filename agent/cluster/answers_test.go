@@ -256,3 +256,33 @@ func TestPodIsFinishedWhenItsContainersAre(t *testing.T) {
 		}
 	}
 }
+
+func TestStatusAndMultusTellWhatAPodHas(t *testing.T) {
+	ips := []corev1.PodIP{{IP: "10.0.0.1"}, {IP: "fd00::1"}}
+	for name, test := range map[string]struct {
+		ips    []corev1.PodIP
+		multus string
+		want   string
+	}{
+		"nothing":                         {nil, "", ""},
+		"the status":                      {ips, "", "eth0 10.0.0.1, eth0 fd00::1"},
+		"Multus of a further interface":   {ips, `[{"interface":"eth0","ips":["10.0.0.1","fd00::1"]},{"interface":"net1","ips":["10.7.0.1"]}]`, "eth0 10.0.0.1, eth0 fd00::1, net1 10.7.0.1"},
+		"Multus before the kubelet":       {nil, `[{"interface":"net1","ips":["10.7.0.1"]}]`, "net1 10.7.0.1"},
+		"Multus of an unnamed interface":  {nil, `[{"ips":["10.0.0.1"]}]`, "eth0 10.0.0.1"},
+		"what cannot be read":             {ips[:1], `{"ips":`, "eth0 10.0.0.1"},
+		"an address that is none":         {[]corev1.PodIP{{IP: "here"}}, `[{"interface":"net1","ips":["there"]}]`, ""},
+		"an interface without an address": {ips[:1], `[{"interface":"net1"}]`, "eth0 10.0.0.1"},
+	} {
+		pod := &corev1.Pod{Status: corev1.PodStatus{PodIPs: test.ips}}
+		if test.multus != "" {
+			pod.Annotations = map[string]string{"k8s.v1.cni.cncf.io/network-status": test.multus}
+		}
+		var got []string
+		for _, a := range cluster.Told(pod) {
+			got = append(got, a.Interface+" "+a.Addr.String())
+		}
+		if strings.Join(got, ", ") != test.want {
+			t.Errorf("%s: %q, want %q", name, strings.Join(got, ", "), test.want)
+		}
+	}
+}

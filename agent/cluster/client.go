@@ -4,9 +4,7 @@ import (
 	"context"
 	"fmt"
 	"net/http"
-	"slices"
 
-	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	typedcorev1 "k8s.io/client-go/kubernetes/typed/core/v1"
 	"k8s.io/client-go/rest"
@@ -68,42 +66,4 @@ func (c *Client) PodAt(ctx context.Context, namespace, name string) (lease.PodAt
 		return lease.PodAt{}, readError(err, "pod "+namespace+"/"+name, name)
 	}
 	return lease.PodAt{UID: string(pod.UID), Node: pod.Spec.NodeName, Finished: Finished(pod)}, nil
-}
-
-// WithoutSandbox reports whether the pod's kubelet says that it has no sandbox
-// (KEP-3085), and since when, by that kubelet's clock. Its status goes on to
-// name the addresses of the last one.
-func WithoutSandbox(pod *corev1.Pod) (since metav1.Time, without bool) {
-	for _, c := range pod.Status.Conditions {
-		if c.Type == corev1.PodReadyToStartContainers {
-			return c.LastTransitionTime, c.Status == corev1.ConditionFalse
-		}
-	}
-	return metav1.Time{}, false
-}
-
-// Finished reports whether no container of the pod runs or ever will. The
-// phase alone does not tell: the pod garbage collector sets it to Failed on
-// pods whose node is unreachable, where containers may still run. So each
-// container must be known to have ended as well; a pod that says nothing of a
-// container counts as running.
-func Finished(pod *corev1.Pod) bool {
-	if pod.Status.Phase != corev1.PodSucceeded && pod.Status.Phase != corev1.PodFailed {
-		return false
-	}
-	ended := map[string]bool{}
-	for _, s := range pod.Status.ContainerStatuses {
-		ended[s.Name] = s.State.Terminated != nil
-	}
-	for _, container := range pod.Spec.Containers {
-		if !ended[container.Name] {
-			return false
-		}
-	}
-	for _, s := range slices.Concat(pod.Status.InitContainerStatuses, pod.Status.EphemeralContainerStatuses) {
-		if s.State.Running != nil {
-			return false
-		}
-	}
-	return true
 }

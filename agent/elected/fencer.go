@@ -273,22 +273,12 @@ func told(pod *corev1.Pod, e *lease.Endpoint, held inUse) (interfaces int) {
 		}
 		interfaces = len(named)
 	}
-	hold := func(ip string) {
-		if addr, err := netip.ParseAddr(ip); err == nil {
-			held[addr] = lease.Identity{}
-			interfaces = max(interfaces, 1)
-		}
-	}
-	for _, ip := range pod.Status.PodIPs {
-		hold(ip.IP)
+	for _, a := range cluster.Told(pod) {
+		held[a.Addr] = lease.Identity{}
+		interfaces = max(interfaces, 1)
 	}
 	// Without the annotation, or with one that cannot be read, it tells nothing.
 	statuses, _ := nadutils.GetNetworkStatus(pod)
-	for _, s := range statuses {
-		for _, ip := range s.IPs {
-			hold(ip)
-		}
-	}
 	return max(interfaces, len(statuses))
 }
 
