@@ -60,9 +60,8 @@ func (p *pods) list(ctx context.Context) ([]corev1.Pod, error) {
 	return list.Items, nil
 }
 
-// slimPod drops what nobody here reads, so that a cached pod costs little. It
-// keeps what [cluster.WithoutSandbox] looks at, and of a pod in its last phase
-// what [cluster.Finished] does.
+// slimPod drops what nobody here reads, so that a cached pod costs little. Of
+// a pod in its last phase it keeps what [cluster.Finished] looks at.
 func slimPod(pod *corev1.Pod) {
 	spec := corev1.PodSpec{
 		NodeName: pod.Spec.NodeName, HostNetwork: pod.Spec.HostNetwork, RestartPolicy: pod.Spec.RestartPolicy,
@@ -75,13 +74,7 @@ func slimPod(pod *corev1.Pod) {
 	} else {
 		pod.Status.ContainerStatuses, pod.Status.InitContainerStatuses, pod.Status.EphemeralContainerStatuses = nil, nil, nil
 	}
-	var sandbox []corev1.PodCondition
-	for _, c := range pod.Status.Conditions {
-		if c.Type == corev1.PodReadyToStartContainers {
-			sandbox = append(sandbox, corev1.PodCondition{Type: c.Type, Status: c.Status, LastTransitionTime: c.LastTransitionTime})
-		}
-	}
-	pod.Spec, pod.Status.Conditions = spec, sandbox
+	pod.Spec, pod.Status.Conditions = spec, nil
 }
 
 // uidOf returns the UID under which the runtime knows the pod.
