@@ -39,25 +39,15 @@ const (
 type pods struct {
 	node     string
 	client   kubernetes.Interface
-	selector string
 	informer watch.Informer[*corev1.Pod]
 }
 
 func newPods(client kubernetes.Interface, node string) *pods {
-	p := &pods{node: node, client: client, selector: fields.OneTermEqualSelector("spec.nodeName", node).String()}
-	p.informer = watch.New(client.CoreV1().Pods(metav1.NamespaceAll), &corev1.Pod{}, watch.Options[*corev1.Pod]{
-		Narrow: func(o *metav1.ListOptions) { o.FieldSelector = p.selector }, Slim: slimPod,
-	})
-	return p
-}
-
-// list returns the pods by a quorum read.
-func (p *pods) list(ctx context.Context) ([]corev1.Pod, error) {
-	list, err := p.client.CoreV1().Pods(metav1.NamespaceAll).List(ctx, metav1.ListOptions{FieldSelector: p.selector})
-	if err != nil {
-		return nil, fmt.Errorf("list this node's pods: %w", err)
+	mine := func(o *metav1.ListOptions) {
+		o.FieldSelector = fields.OneTermEqualSelector("spec.nodeName", node).String()
 	}
-	return list.Items, nil
+	return &pods{node: node, client: client, informer: watch.New(client.CoreV1().Pods(metav1.NamespaceAll),
+		&corev1.Pod{}, watch.Options[*corev1.Pod]{Narrow: mine, Slim: slimPod})}
 }
 
 // slimPod drops what nobody here reads, so that a cached pod costs little. Of

@@ -3,6 +3,7 @@ package agent
 import (
 	"cmp"
 	"context"
+	"fmt"
 	"net/netip"
 	"slices"
 	"time"
@@ -41,9 +42,9 @@ type recollection struct {
 // show yet would be free when the quarantine is over.
 func (a *Agent) recollect(ctx context.Context, blocks []lease.Block) ([]lease.Entry, error) {
 	var all []recollection
-	pods, err := a.pods.list(ctx)
+	pods, err := cluster.PodsOn(ctx, a.kube.CoreV1(), a.node.Name)
 	if err != nil {
-		return nil, err
+		return nil, fmt.Errorf("list this node's pods: %w", err)
 	}
 	for i := range pods {
 		if pods[i].Spec.HostNetwork {

@@ -343,11 +343,7 @@ func (h *sim) elect() {
 			return node, simNotFound(err)
 		},
 		Pods: func(ctx context.Context, node string) ([]corev1.Pod, error) {
-			list, err := h.clients.kube.CoreV1().Pods("").List(ctx, metav1.ListOptions{FieldSelector: "spec.nodeName=" + node})
-			if err != nil {
-				return nil, err
-			}
-			return list.Items, nil
+			return cluster.PodsOn(ctx, h.clients.kube.CoreV1(), node)
 		},
 	}
 	h.elected = append(h.elected, e)

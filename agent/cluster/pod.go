@@ -2,15 +2,30 @@ package cluster
 
 import (
 	"cmp"
+	"context"
 	"net/netip"
 	"slices"
 
 	nadutils "github.com/k8snetworkplumbingwg/network-attachment-definition-client/pkg/utils"
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/fields"
+	typedcorev1 "k8s.io/client-go/kubernetes/typed/core/v1"
 
 	"github.com/holdfast-ipam/holdfast/lease"
 )
+
+// PodsOn returns the pods bound to the node of a name by a quorum read, whatever
+// their phase and their namespace. The error is the API server's.
+func PodsOn(ctx context.Context, client typedcorev1.PodsGetter, node string) ([]corev1.Pod, error) {
+	pods, err := client.Pods(metav1.NamespaceAll).List(ctx, metav1.ListOptions{
+		FieldSelector: fields.OneTermEqualSelector("spec.nodeName", node).String(),
+	})
+	if err != nil {
+		return nil, err
+	}
+	return pods.Items, nil
+}
 
 // FirstInterface is the one whose addresses a pod's status tells.
 const FirstInterface = "eth0"

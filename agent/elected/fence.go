@@ -8,8 +8,8 @@ import (
 	corev1 "k8s.io/api/core/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
-	"k8s.io/apimachinery/pkg/fields"
 
+	"github.com/holdfast-ipam/holdfast/agent/cluster"
 	"github.com/holdfast-ipam/holdfast/agent/watch"
 	"github.com/holdfast-ipam/holdfast/crds/holdfast/v1alpha1"
 	"github.com/holdfast-ipam/holdfast/lease"
@@ -35,7 +35,9 @@ func (d *Duties) fenceNodes(ctx context.Context, w *watches, log *slog.Logger) {
 			HoldDown: d.config.HoldDown,
 			Now:      time.Now,
 			Node:     d.node,
-			Pods:     d.podsOf,
+			Pods: func(ctx context.Context, node string) ([]corev1.Pod, error) {
+				return cluster.PodsOn(ctx, d.config.Kubernetes.CoreV1(), node)
+			},
 		},
 		queue: newQueue[lease.Node]("fence"),
 		log:   log,
@@ -57,17 +59,6 @@ func (d *Duties) node(ctx context.Context, name string) (*corev1.Node, error) {
 		return nil, lease.ErrNotFound
 	}
 	return node, err
-}
-
-// podsOf is the quorum read of the pods bound to a node.
-func (d *Duties) podsOf(ctx context.Context, node string) ([]corev1.Pod, error) {
-	pods, err := d.config.Kubernetes.CoreV1().Pods(metav1.NamespaceAll).List(ctx, metav1.ListOptions{
-		FieldSelector: fields.OneTermEqualSelector("spec.nodeName", node).String(),
-	})
-	if err != nil {
-		return nil, err
-	}
-	return pods.Items, nil
 }
 
 // watch looks at a lessee when a block names it or its Node changes.
