@@ -3,6 +3,7 @@ package agent
 import (
 	"cmp"
 	"context"
+	"encoding/json"
 	"fmt"
 	"net/netip"
 	"slices"
@@ -97,18 +98,25 @@ func (a *Agent) outlive(ctx context.Context, all []recollection) error {
 
 // toldOf returns the addresses that the pod's endpoint and status tell of.
 func (a *Agent) toldOf(ctx context.Context, pod *corev1.Pod) ([]recollection, error) {
-	status := cluster.Told(pod)
-	_, last := cluster.WithoutSandbox(pod)
-	var told []recollection
 	ep, err := a.cluster.Endpoint(ctx, pod.Namespace, a.bearing(pod).name)
 	if err != nil && ignoreNotFound(err) != nil {
 		return nil, err
 	}
+	return a.collate(pod, ep, a.pools.detailOf), nil
+}
+
+// collate is [Agent.toldOf] for an endpoint, which may be of an earlier pod of
+// the name.
+func (a *Agent) collate(pod *corev1.Pod, ep lease.Endpoint, detailOf func(netip.Addr) json.RawMessage) []recollection {
+	status := cluster.Told(pod)
+	_, last := cluster.WithoutSandbox(pod)
+	var told []recollection
 	for _, e := range ep.Addresses {
-		i := slices.IndexFunc(status, func(s lease.EndpointAddress) bool { return s.Addr == e.Addr })
+		// An address may have been another interface's in an earlier sandbox.
+		i := slices.IndexFunc(status, func(s lease.EndpointAddress) bool { return s.Addr == e.Addr && s.Interface == e.Interface })
 		// What is written of an earlier pod of the name counts where the status
 		// says that this one has the address too: its pool may be gone.
-		if ep.PodUID != string(pod.UID) && (i < 0 || status[i].Interface != e.Interface) {
+		if i < 0 && ep.PodUID != string(pod.UID) {
 			continue
 		}
 		r := recollection{entry: a.recollected(pod, e.Interface, e.Addr), pod: pod, status: i >= 0, last: last, version: ep.Version}
@@ -120,24 +128,28 @@ func (a *Agent) toldOf(ctx context.Context, pod *corev1.Pod) ([]recollection, er
 	}
 	for _, s := range status {
 		r := recollection{entry: a.recollected(pod, s.Interface, s.Addr), pod: pod, status: true, last: last}
-		r.entry.Detail = a.pools.detailOf(s.Addr)
+		r.entry.Detail = detailOf(s.Addr)
 		told = append(told, r)
 	}
-	return told, nil
+	return told
 }
 
-// preferStatus settles which address a pod goes on with where its endpoint and
-// its status name different ones, because one of them is from an earlier
-// sandbox: the status's. The other one may be in use as well, so it stays the
-// pod's until its end, without detail, which no sandbox is answered with.
+// preferStatus settles which address of a family an interface goes on with
+// where its endpoint and its status name different ones, because one of them is
+// from an earlier sandbox: the status's, and the first of its two, since what
+// Multus has written comes second. The other one may be in use as well, so it
+// stays the pod's until its end, without detail, which no sandbox is answered
+// with.
 func preferStatus(told []recollection) {
-	for _, of := range told {
-		if !of.status || of.entry.Detail == nil {
+	for i := range told {
+		of := &told[i]
+		if of.entry.Detail == nil {
 			continue
 		}
-		for i := range told {
-			e := &told[i].entry
-			if !told[i].status && e.Owner == of.entry.Owner && e.Addr.Is4() == of.entry.Addr.Is4() {
+		for j := range told {
+			e := &told[j].entry
+			worse := of.status && !told[j].status || of.status == told[j].status && i < j
+			if worse && e.Owner == of.entry.Owner && e.Addr.Is4() == of.entry.Addr.Is4() {
 				e.Detail = nil
 			}
 		}

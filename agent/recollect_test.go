@@ -8,7 +8,9 @@ import (
 	"testing"
 	"time"
 
+	nadv1 "github.com/k8snetworkplumbingwg/network-attachment-definition-client/pkg/apis/k8s.cni.cncf.io/v1"
 	corev1 "k8s.io/api/core/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
 	"github.com/holdfast-ipam/holdfast/lease"
 	"github.com/holdfast-ipam/holdfast/lease/leasetest"
@@ -31,6 +33,7 @@ func TestOfTwoAddressesOfALostJournalThePodGoesOnWithItsStatus(t *testing.T) {
 		"nothing tells its pool":  {[]recollection{tell("eth0", "10.0.0.1", false, true), tell("eth0", "10.0.0.2", true, false)}, []string{"10.0.0.1"}},
 		"another family":          {[]recollection{tell("eth0", "fd00::1", false, true), tell("eth0", "10.0.0.2", true, true)}, []string{"fd00::1", "10.0.0.2"}},
 		"another interface":       {[]recollection{tell("net1", "10.0.0.1", false, true), tell("eth0", "10.0.0.2", true, true)}, []string{"10.0.0.1", "10.0.0.2"}},
+		"the status has two":      {[]recollection{tell("eth0", "10.0.0.1", true, true), tell("eth0", "10.0.0.2", true, true)}, []string{"10.0.0.1"}},
 		"no status to be told of": {[]recollection{tell("eth0", "10.0.0.1", false, true)}, []string{"10.0.0.1"}},
 	} {
 		preferStatus(test.told)
@@ -43,6 +46,33 @@ func TestOfTwoAddressesOfALostJournalThePodGoesOnWithItsStatus(t *testing.T) {
 		if !slices.Equal(got, test.want) {
 			t.Errorf("%s: goes on with %v, want %v", name, got, test.want)
 		}
+	}
+}
+
+// What an earlier sandbox of the pod had on one interface, a later one may have
+// on another, and the endpoint may not say so yet.
+func TestAddressOfALostJournalIsOnTheInterfaceThatTheStatusTells(t *testing.T) {
+	pod := &corev1.Pod{ObjectMeta: metav1.ObjectMeta{UID: "u", Annotations: map[string]string{
+		nadv1.NetworkStatusAnnot: `[{"interface":"eth0","default":true,"ips":["10.0.0.1"]},{"interface":"net1","ips":["10.0.0.2"]}]`,
+	}}}
+	pod.Status.PodIPs = []corev1.PodIP{{IP: "10.0.0.1"}}
+	ep := lease.Endpoint{PodUID: "u", Addresses: []lease.EndpointAddress{
+		{Interface: "eth0", Addr: netip.MustParseAddr("10.0.0.2"), Detail: json.RawMessage(`{}`)},
+	}}
+	told := (&Agent{now: time.Now}).collate(pod, ep, func(netip.Addr) json.RawMessage { return json.RawMessage(`{}`) })
+	preferStatus(told)
+	slices.SortStableFunc(told, worthMore)
+	var got []string
+	for _, r := range told {
+		if r.entry.Detail != nil {
+			got = append(got, r.entry.Owner.Interface+" "+r.entry.Addr.String())
+		}
+	}
+	if want := []string{"eth0 10.0.0.1", "net1 10.0.0.2"}; !slices.Equal(got, want) {
+		t.Errorf("the pod goes on with %v, want %v", got, want)
+	}
+	if first := told[1].entry; first.Addr != netip.MustParseAddr("10.0.0.2") || first.Owner.Interface != "net1" {
+		t.Errorf("10.0.0.2 is kept for %s, want net1", first.Owner.Interface)
 	}
 }
 
