@@ -145,18 +145,23 @@ func amendPauses() backoff.BackOff {
 		backoff.WithMaxElapsedTime(amendGiveUp))
 }
 
-// current returns the state to judge: the newest one known, or a quorum read
-// when an update of it failed or when this node leases nothing in the block,
-// because then no watch keeps the view fresh. A block that does not exist is
-// an empty one without a version.
+// current returns the state to judge: the newest one known, or else a quorum
+// read. A block that does not exist is an empty one without a version.
 func (l *Lessee) current(ctx context.Context, prefix netip.Prefix) (Block, error) {
-	l.mu.Lock()
-	v, ok := l.views[prefix]
-	l.mu.Unlock()
-	if ok && v.trusted && v.block.LeasedTo(l.node.UID) != 0 {
-		return v.block, nil
+	if b, ok := l.watched(prefix); ok {
+		return b, nil
 	}
 	return l.read(ctx, prefix)
+}
+
+// watched returns the newest state of a block that is known, unless an update
+// of it failed or this node leases nothing in it, because then no watch keeps
+// the view fresh.
+func (l *Lessee) watched(prefix netip.Prefix) (Block, bool) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	v := l.views[prefix]
+	return v.block, v.trusted && v.block.LeasedTo(l.node.UID) != 0
 }
 
 // read is a quorum read of a block, see [Lessee.current].

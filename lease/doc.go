@@ -160,6 +160,7 @@
 //	same pod UID again                   0 reads, 0 writes
 //	identity's address retained here     1 read, by Prepare ahead of ADD
 //	identity moved                       3 reads, 1 write, by Prepare ahead of ADD
+//	  to where others of its block are   2 reads, 1 write
 //	identity placed for the first time   1 read, 2 writes
 //	nothing free: a claim                1 read, 1 write, shared by all who wait
 //	nothing to claim: where there is     1 list, shared by all who wait

@@ -276,7 +276,8 @@ func (l *Lessee) endpoint(ctx context.Context, r *Request) (Endpoint, error) {
 // follow makes the pinned address a this node's and marks it busy, and
 // reports whether it is the identity's at all. Pods that come to this node
 // together often come from one block: they take over one after the other, for
-// each update would defeat the others.
+// each update would defeat the others, and judge on what the one before has
+// stored.
 func (l *Lessee) follow(ctx context.Context, r *Request, a *EndpointAddress) (bool, error) {
 	id, addr := r.identity(), a.Addr
 	done, err := l.takeOvers.take(ctx, BlockOf(addr))
@@ -286,12 +287,14 @@ func (l *Lessee) follow(ctx context.Context, r *Request, a *EndpointAddress) (bo
 	defer done()
 	var lost error
 	for range placeAttempts {
-		b, err := l.read(ctx, BlockOf(addr))
-		if err != nil {
-			return false, err
+		b, ok := l.watched(BlockOf(addr))
+		if !ok || lost != nil || !l.isElsewhere(&b, addr, id) {
+			// Only a read can say that it is not the identity's, or is here.
+			if b, err = l.read(ctx, BlockOf(addr)); err != nil {
+				return false, err
+			}
 		}
-		pin, ok := b.PinAt(addr)
-		if !ok || pin.Identity != id {
+		if pin, ok := b.PinAt(addr); !ok || pin.Identity != id {
 			return false, nil
 		}
 		if b.LeasedTo(l.node.UID).Has(Offset(addr)) {
@@ -318,10 +321,17 @@ func (l *Lessee) follow(ctx context.Context, r *Request, a *EndpointAddress) (bo
 	return false, lost
 }
 
+// isElsewhere reports whether b shows addr pinned to the identity and not leased
+// to this node.
+func (l *Lessee) isElsewhere(b *Block, addr netip.Addr, id Identity) bool {
+	pin, ok := b.PinAt(addr)
+	return ok && pin.Identity == id && !b.LeasedTo(l.node.UID).Has(Offset(addr))
+}
+
 // takeOver moves the one address to this node, on the very version b. The
-// pod is looked up after the block was read: had another node taken the
-// address for a later pod before that read, this look-up would show it, and
-// had it done so after, the update fails.
+// pod is looked up after b was stored: had another node taken the address for
+// a later pod before that, this look-up would show it, and had it done so
+// after, the update fails.
 func (l *Lessee) takeOver(ctx context.Context, r *Request, b Block, a *EndpointAddress) error {
 	addr := a.Addr
 	if err := l.livesHere(ctx, r); err != nil {

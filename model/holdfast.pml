@@ -508,6 +508,9 @@ inline answer(n, q) {
 #define livesHere	(pod[0].uid == C.uid && pod[0].node == n)
 #endif
 
+/* A view that may be old is enough to try a take-over on, not to say no. */
+#define seesElsewhere	(node[n].trusted && leasesAny(n) && has(node[n].vp, C.addr) && node[n].vle[C.addr] != n + 1)
+
 proctype Place(byte n) {
 	do
 	:: atomic { C.pc == Begin && !settling ->	/* Recall, known, findHere */
@@ -554,7 +557,12 @@ proctype Place(byte n) {
 		if :: node[n].pUID != C.uid -> readPointer(n) :: else fi;
 		C.addr = node[n].pAddr;
 		C.pc = (C.addr == None -> New : Follow) }
-	:: d_step { C.pc == Follow ->
+	:: d_step { C.pc == Follow && seesElsewhere ->
+		C.fresh = node[n].vfresh; C.pc = Lives2 }
+#ifdef BUG_VIEW_SAYS_NO
+	:: d_step { C.pc == Follow && node[n].trusted && leasesAny(n) && !has(node[n].vp, C.addr) -> C.addr = None; C.pc = New }
+#endif
+	:: d_step { C.pc == Follow && !seesElsewhere ->
 		see(n);
 		if
 		:: !has(pins, C.addr) -> C.addr = None; C.pc = New
